@@ -1,0 +1,24 @@
+"""Waiting for what happens in another thread or process."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+def wait_until(predicate: Callable[[], T], *, timeout: float = 10, what: str = "the condition") -> T:
+    """Return the predicate's first true value; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            message = f"{what} did not come about within {timeout} s (last value: {value!r})"
+            raise AssertionError(message)
+        time.sleep(0.02)
