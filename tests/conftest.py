@@ -1,16 +1,22 @@
-"""Fixtures for every room."""
+"""Fixtures for every room, and the rule that CI skips nothing that could run there."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
+
 from support.pki import Pki
 from support.redis import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+_NO_SKIP = "OPENCLAW_TESTS_NO_SKIP"
+_hardware: set[str] = set()
+_skipped: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +32,28 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Remember which tests need hardware: those may be skipped in CI."""
+    _hardware.update(item.nodeid for item in items if item.get_closest_marker("hardware"))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note each skipped test that should have run."""
+    if report.skipped and not hasattr(report, "wasxfail") and report.nodeid not in _hardware:
+        _skipped.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail a run in which a test was skipped although it should run there."""
+    if os.environ.get(_NO_SKIP) and _skipped and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that failed a run by being skipped."""
+    if os.environ.get(_NO_SKIP) and _skipped:
+        terminalreporter.section("skipped, but should run here")
+        for nodeid in _skipped:
+            terminalreporter.line(nodeid)

@@ -7,7 +7,7 @@ fleets bring their own authority (SPIRE, Vault, cert-manager); nothing else in t
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-_SKEW = datetime.timedelta(minutes=5)
+_SKEW = dt.timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Authority:
         """Make a new authority that may sign end-entity certificates only."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _common_name(name)
-        builder = _builder(subject, subject, key.public_key(), datetime.timedelta(days=days))
+        builder = _builder(subject, subject, key.public_key(), dt.timedelta(days=days))
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         builder = builder.add_extension(_key_usage(ca=True), critical=True)
         return cls(builder.sign(key, hashes.SHA256()), key)
@@ -79,20 +79,20 @@ class Authority:
         return cls(x509.load_pem_x509_certificate(certificate.read_bytes()), loaded)
 
     def client(
-        self, uris: Sequence[str], *, dns: Sequence[str] = (), lifetime: datetime.timedelta | None = None
+        self, uris: Sequence[str], *, dns: Sequence[str] = (), lifetime: dt.timedelta | None = None
     ) -> Issued:
-        """Issue a clientAuth certificate with these URI (and DNS) SANs; a node's or a reader's has one URI."""
+        """Issue a clientAuth certificate with these URI (and DNS) SANs; a node has one URI."""
         names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri) for uri in uris]
         names += [x509.DNSName(host) for host in dns]
-        return self._issue(names, ExtendedKeyUsageOID.CLIENT_AUTH, lifetime or datetime.timedelta(days=90))
+        return self._issue(names, ExtendedKeyUsageOID.CLIENT_AUTH, lifetime or dt.timedelta(days=90))
 
-    def server(self, hosts: Sequence[str], *, lifetime: datetime.timedelta | None = None) -> Issued:
+    def server(self, hosts: Sequence[str], *, lifetime: dt.timedelta | None = None) -> Issued:
         """Issue a serverAuth certificate for these host names and IP addresses."""
         names = [_host_name(host) for host in hosts]
-        return self._issue(names, ExtendedKeyUsageOID.SERVER_AUTH, lifetime or datetime.timedelta(days=397))
+        return self._issue(names, ExtendedKeyUsageOID.SERVER_AUTH, lifetime or dt.timedelta(days=397))
 
     def _issue(
-        self, names: list[x509.GeneralName], usage: x509.ObjectIdentifier, lifetime: datetime.timedelta
+        self, names: list[x509.GeneralName], usage: x509.ObjectIdentifier, lifetime: dt.timedelta
     ) -> Issued:
         key = ec.generate_private_key(ec.SECP256R1())
         issuer = self.issued.certificate
@@ -117,9 +117,9 @@ def reader_uri(trust_domain: str, name: str) -> str:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: datetime.timedelta
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: dt.timedelta
 ) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key)
     builder = builder.serial_number(x509.random_serial_number())
     builder = builder.not_valid_before(now - _SKEW).not_valid_after(now + lifetime)

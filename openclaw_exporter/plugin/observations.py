@@ -6,11 +6,9 @@ checks at its edge, so that one bad observation costs one line in the log and ne
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["counter", "gauge", "updowncounter"]
 """What a measurement is: a total that only grows, a value of now, or a value that adds up over nodes."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
+
 from openclaw_exporter.cli.authority import Authority, Issued, node_uri, private_key_pem, reader_uri
 
 if TYPE_CHECKING:
-    import datetime
+    import datetime as dt
     from collections.abc import Sequence
-    from pathlib import Path
 
 TRUST_DOMAIN = "test.openclaw"
 AUDIENCE = "openclaw-receiver"
@@ -53,7 +54,7 @@ class Pki:
         """Issue the receiver's certificate."""
         return self._write(name, self.authority.server(hosts))
 
-    def node(self, node_id: str, *, lifetime: datetime.timedelta | None = None) -> Files:
+    def node(self, node_id: str, *, lifetime: dt.timedelta | None = None) -> Files:
         """Issue a node's certificate."""
         return self._write(
             node_id, self.authority.client([node_uri(TRUST_DOMAIN, node_id)], lifetime=lifetime)
