@@ -1,0 +1,51 @@
+"""RFC 3339 times as the contract writes them: UTC, `Z`, at most milliseconds."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Final
+
+DATE_TIME: Final = (
+    r"[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+)
+"""Regular expression of date and time without fraction and zone; the calendar is checked apart. A leap
+second (`:60`) is left out: RFC 3339 allows it, but Unix time has no number for it."""
+
+_TIMESTAMP = re.compile(rf"({DATE_TIME})(?:\.([0-9]{{1,3}}))?Z")
+_UNIX_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - every time here is UTC, and naive arithmetic is quicker
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def format_ms(ms: int) -> str:
+    """Return a time as its one normal text: no fraction on a whole second, three digits otherwise.
+
+    Args:
+        ms: Unix milliseconds.
+
+    Raises:
+        ValueError: The time is not between the years 1 and 9999.
+    """
+    try:
+        moment = _UNIX_EPOCH + timedelta(milliseconds=ms)
+    except OverflowError:
+        raise ValueError("a time lies between the years 1 and 9999") from None
+    return moment.isoformat(timespec="milliseconds" if moment.microsecond else "seconds") + "Z"
+
+
+def parse_ms(text: str) -> int:
+    """Return the Unix milliseconds of an RFC 3339 time in UTC with `Z` and at most three fraction digits.
+
+    Raises:
+        ValueError: The text has another form, or the calendar has no such day.
+    """
+    match = _TIMESTAMP.fullmatch(text)
+    if match is None:
+        raise ValueError("a time is written YYYY-MM-DDThh:mm:ss[.mmm]Z")
+    seconds, fraction = match.groups()
+    try:
+        moment = datetime.fromisoformat(seconds)
+    except ValueError:
+        raise ValueError("the calendar has no such day") from None
+    whole = (moment - _UNIX_EPOCH) // _MILLISECOND
+    return whole + (int(fraction.ljust(3, "0")) if fraction else 0)
