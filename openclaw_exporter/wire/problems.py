@@ -53,6 +53,8 @@ CASES: Final[Mapping[str, Case]] = {
     "token-not-yet-valid": Case(401, "The token is not valid yet"),
     "token-lifetime": Case(401, "The token lives too long"),
     "token-binding": Case(401, "The token is bound to another certificate"),
+    "signature-missing": Case(401, "The request has no payload signature"),
+    "signature-invalid": Case(401, "The payload signature is not valid"),
     "identity-missing": Case(403, "The connection has no client certificate"),
     "identity-certificate": Case(403, "The client certificate cannot be read"),
     "identity-authority": Case(403, "The client certificate is an authority's"),
@@ -85,13 +87,6 @@ CASES: Final[Mapping[str, Case]] = {
 }
 
 
-class FieldError(msgspec.Struct, frozen=True, gc=False):
-    """One member of `errors`: a field of the request and the rule that it breaks."""
-
-    field: str
-    message: str
-
-
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of an error answer (RFC 9457).
 
@@ -108,7 +103,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     title: str
     status: int
     detail: str | None = None
-    errors: list[FieldError] | None = None
+    errors: list[FieldProblem] | None = None
     epoch: int | None = None
 
 
@@ -133,7 +128,7 @@ def problem(
         title=case.title,
         status=case.status,
         detail=detail,
-        errors=None if errors is None else [FieldError(error.field, error.message) for error in errors],
+        errors=None if errors is None else list(errors),
         epoch=epoch,
     )
 
