@@ -1,0 +1,217 @@
+"""From file, environment and flags to settings, or to every problem that they have."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+from openclaw_exporter.config.environment import PREFIX, Overlay, read_environment
+from openclaw_exporter.config.file import read_file
+from openclaw_exporter.config.keys import keys_of, variable_of
+from openclaw_exporter.config.tables import PLUGINS, TABLES, LogSettings, owner_of, table_keys, tables_of
+from openclaw_exporter.errors import ConfigError, ConfigProblem
+from openclaw_exporter.plugin.options import nearest, read_table
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Collection, Iterator
+
+    from openclaw_exporter.config.keys import Key, Path
+    from openclaw_exporter.config.tables import Service, Table
+
+T = TypeVar("T")
+
+FLAGS: Final = "command line"
+"""The source of a problem that a flag made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A configuration without problems.
+
+    Attributes:
+        sections: The settings of each table, by their class.
+        plugins: The `[plugins.NAME]` tables by name, raw: the plugins themselves say what they may hold.
+        source: The file's name; empty where there is none.
+        warnings: What a person should know, and what is no error.
+    """
+
+    sections: Mapping[type, object]
+    plugins: Mapping[str, Mapping[str, object]]
+    source: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def get(self, cls: type[T]) -> T:
+        """Return the settings of a class that one of the tables has.
+
+        Raises:
+            KeyError: The table belongs to a program that this configuration was not loaded for.
+        """
+        return cast("T", self.sections[cls])
+
+    @property
+    def log(self) -> LogSettings:
+        """What is logged, and how."""
+        return self.get(LogSettings)
+
+
+def load(
+    path: pathlib.Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object] | None = None,
+    *,
+    services: Collection[Service] | None = None,
+) -> Config:
+    """Read the configuration.
+
+    Args:
+        path: The TOML file; None for none.
+        environ: The environment variables.
+        overrides: Values that flags set, by dotted key; they win over everything.
+        services: The programs whose tables are checked, those of the others are passed over; None for every
+            program that the file, the environment or a flag has a table of, and the agent where it has none.
+
+    Raises:
+        UserError: The file cannot be read or is not TOML.
+        ConfigError: Tables or keys are wrong: all of them at once.
+    """
+    tables = read_file(path) if path is not None else {}
+    source = str(path) if path is not None else ""
+    return _Loading(tables, source, environ, overrides or {}).run(services)
+
+
+class _Loading:
+    def __init__(
+        self,
+        tables: dict[str, object],
+        source: str,
+        environ: Mapping[str, str],
+        overrides: Mapping[str, object],
+    ) -> None:
+        self._tables = copy.deepcopy(tables)
+        self._source = source
+        self._environ = environ
+        self._overrides = overrides
+        self._problems: list[ConfigProblem] = []
+        self._sources: dict[str, str] = {}
+
+    def run(self, services: Collection[Service] | None) -> Config:
+        self._refuse_unknown_tables()
+        overlay = self._read_environment(services)
+        for path, value in overlay.values.items():
+            self._put(path, value, overlay.variables[path])
+        for name, value in self._overrides.items():
+            self._put(tuple(name.split(".")), value, FLAGS)
+        wanted = services if services is not None else self._services()
+        sections = {table.settings(): self._read(table) for table in tables_of(wanted)}
+        sections.setdefault(LogSettings, LogSettings())
+        plugins = self._plugin_tables()
+        problems = self._located(overlay.problems)
+        if problems:
+            raise ConfigError(problems)
+        return Config(sections, plugins, self._source, tuple(overlay.warnings))
+
+    def _refuse_unknown_tables(self) -> None:
+        known = {*(table.name for table in TABLES), PLUGINS}
+        for name in self._tables:
+            if name not in known:
+                self._problems.append(ConfigProblem(name, "unknown table", nearest=nearest(name, known)))
+
+    def _read_environment(self, services: Collection[Service] | None) -> Overlay:
+        wanted = ("agent", "receiver") if services is None else services
+        tables = {table.name for table in tables_of(wanted)}
+        if set(wanted) != {"receiver"}:
+            tables.add(PLUGINS)
+        environ = {
+            variable: text
+            for variable, text in self._environ.items()
+            if variable.startswith(PREFIX) and owner_of(variable) in tables
+        }
+        if not environ:
+            return Overlay()
+        return read_environment(environ, [*table_keys(wanted), *_plugin_keys(environ)])
+
+    def _put(self, path: Path, value: object, source: str) -> None:
+        table: dict[str, Any] = self._tables
+        for part in path[:-1]:
+            inner = table.setdefault(part, {})
+            if not isinstance(inner, dict):
+                return  # the table's own check refuses what stands in its place
+            table = inner
+        table[path[-1]] = value
+        self._sources[".".join(path)] = source
+
+    def _services(self) -> Collection[Service]:
+        own = {
+            service
+            for table in TABLES
+            if len(table.services) == 1 and table.name in self._tables
+            for service in table.services
+        }
+        return own | ({"agent"} if PLUGINS in self._tables else set()) or {"agent"}
+
+    def _read(self, table: Table) -> object:
+        content = self._tables.get(table.name, {})
+        try:
+            settings = read_table(
+                table.settings(), cast("Mapping[str, object]", content), key=table.name, source=self._source
+            )
+        except ConfigError as error:
+            self._problems.extend(error.problems)
+            return None
+        self._problems.extend(table.check(settings))
+        return settings
+
+    def _plugin_tables(self) -> dict[str, Mapping[str, object]]:
+        content = self._tables.get(PLUGINS, {})
+        if not isinstance(content, dict):
+            self._problems.append(ConfigProblem(PLUGINS, "not a table", "[plugins.NAME] tables"))
+            return {}
+        for name, table in content.items():
+            if not isinstance(table, dict):
+                key = f"{PLUGINS}.{name}"
+                self._problems.append(ConfigProblem(key, "not a table", f"a table [{key}]"))
+        return content
+
+    def _located(self, variables: list[ConfigProblem]) -> tuple[ConfigProblem, ...]:
+        """Return all problems, each with where its value came from."""
+        unread = {problem.key for problem in variables}
+        found = [
+            dataclasses.replace(problem, source=self._source_of(problem.key))
+            for problem in self._problems
+            if problem.key not in unread
+        ]
+        return (*found, *variables)
+
+    def _source_of(self, key: str) -> str:
+        base = key.split("[", 1)[0]
+        while base:
+            if base in self._sources:
+                return self._sources[base]
+            base = base.rpartition(".")[0]
+        return self._source
+
+
+def _plugin_keys(environ: Mapping[str, str]) -> Iterator[Key]:
+    """Yield the keys of each plugin that a variable names; only they are loaded for it."""
+    variables = [name for name in environ if owner_of(name) == PLUGINS]
+    if not variables:
+        return
+    from openclaw_exporter.plugin.host import (  # noqa: PLC0415 - seldom needed, and slow to import
+        HostKeys,
+        installed_plugins,
+        load_plugins,
+    )
+
+    named = [
+        plugin
+        for plugin in installed_plugins()
+        if any(variable.startswith(f"{variable_of((PLUGINS, plugin))}_") for variable in variables)
+    ]
+    for plugin in load_plugins({}, only=named).plugins:
+        yield from keys_of(HostKeys, (PLUGINS, plugin.name))
+        if plugin.options_type is not None:
+            yield from keys_of(plugin.options_type, (PLUGINS, plugin.name))

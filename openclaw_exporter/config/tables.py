@@ -1,0 +1,99 @@
+"""Which table of the file is read by which settings class.
+
+The classes are imported when they are needed: an agent's machine may lack what the receiver imports.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from openclaw_exporter.config.keys import keys_of, variable_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from openclaw_exporter.config.keys import Key
+    from openclaw_exporter.errors import ConfigProblem
+
+Service: TypeAlias = Literal["agent", "receiver"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is logged, and how: the table `[log]`.
+
+    Attributes:
+        level: The least level that is shown.
+        format: `text` for people, `json` for machines; `auto` is text on a terminal and JSON elsewhere.
+    """
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "text", "json"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One top-level table.
+
+    Attributes:
+        name: Its name.
+        place: Module and class that read it.
+        services: The programs that use it.
+        check_place: Module and function that tell what is wrong between its keys; empty where none does.
+    """
+
+    name: str
+    place: str
+    services: tuple[Service, ...]
+    check_place: str = ""
+
+    def settings(self) -> type:
+        """Import the class that reads it."""
+        cls: type = _imported(self.place)
+        return cls
+
+    def check(self, settings: object) -> tuple[ConfigProblem, ...]:
+        """Return what is wrong between its keys, where each key by itself is right."""
+        if not self.check_place:
+            return ()
+        problems: tuple[ConfigProblem, ...] = _imported(self.check_place)(settings)
+        return problems
+
+
+def _imported(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"openclaw_exporter.{module}"), name)
+
+
+TABLES: Final = (
+    Table("node", "agent.settings:NodeSettings", ("agent",)),
+    Table("openclaw", "client.settings:ClientSettings", ("agent",), "client.settings:check"),
+    Table("collection", "agent.settings:CollectionSettings", ("agent",)),
+    Table("pressure", "agent.settings:PressureSettings", ("agent",)),
+    Table("telemetry", "telemetry.settings:TelemetrySettings", ("agent", "receiver")),
+    Table("receiver", "receiver.settings:ReceiverSettings", ("receiver",)),
+    Table("log", "config.tables:LogSettings", ("agent", "receiver")),
+)
+PLUGINS: Final = "plugins"
+"""The table of the plugins' tables, which the plugins themselves describe."""
+
+
+def owner_of(variable: str) -> str:
+    """Return the table that a variable's name belongs to; `openclaw` has those of no other."""
+    others = (table.name for table in TABLES if table.name != "openclaw")
+    return next(
+        (name for name in (*others, PLUGINS) if variable.startswith(f"{variable_of((name,))}_")), "openclaw"
+    )
+
+
+def tables_of(services: Collection[Service]) -> tuple[Table, ...]:
+    """Return the tables that one of the programs uses."""
+    return tuple(table for table in TABLES if set(table.services) & set(services))
+
+
+def table_keys(services: Collection[Service] = ("agent", "receiver")) -> Iterator[Key]:
+    """Yield every key of the tables that one of the programs uses, those of plugins left out."""
+    for table in tables_of(services):
+        yield from keys_of(table.settings(), (table.name,))
