@@ -1,0 +1,125 @@
+"""Sets OpenTelemetry up: one meter, read by Prometheus scrapes, by OTLP pushes, or by both."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Literal
+
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+from opentelemetry.sdk.resources import Resource
+
+from openclaw_exporter import __version__
+from openclaw_exporter.telemetry.exposition import Exposition, MetricsServer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.metrics import Meter
+    from opentelemetry.sdk.metrics.export import MetricReader
+
+    from openclaw_exporter.telemetry.settings import TelemetrySettings
+
+ServiceName = Literal["openclaw-exporter", "openclaw-receiver"]
+_SCOPE: Final = "openclaw_exporter"
+
+
+class Telemetry:
+    """One running set-up of OpenTelemetry. Several may live in one process: nothing global is touched.
+
+    Attributes:
+        meter: Where the instruments are made; see `telemetry.instruments.Instruments`.
+        prometheus_port: The TCP port that serves `/metrics`, None where none does.
+    """
+
+    def __init__(
+        self,
+        provider: MeterProvider,
+        readers: tuple[MetricReader, ...],
+        exposition: Exposition,
+        server: MetricsServer | None,
+    ) -> None:
+        self._provider = provider
+        self._readers = readers
+        self._exposition = exposition
+        self._server = server
+        self._ended = False
+        self.meter: Meter = provider.get_meter(_SCOPE, __version__)
+        self.prometheus_port = server.port if server else None
+
+    @classmethod
+    def start(
+        cls,
+        settings: TelemetrySettings,
+        *,
+        service: ServiceName,
+        node_id: str,
+        resource: Mapping[str, str] | None = None,
+    ) -> Telemetry:
+        """Start the exporters that the settings enable.
+
+        Args:
+            settings: The table `[telemetry]`.
+            service: `service.name`.
+            node_id: `service.instance.id`.
+            resource: Further resource attributes from the configuration; they win over
+                `OTEL_RESOURCE_ATTRIBUTES`, and `settings.resource_attributes` wins over them.
+
+        Raises:
+            UserError: The Prometheus port is taken, or the OTLP settings are wrong.
+        """
+        exposition = Exposition()
+        readers: tuple[MetricReader, ...] = (exposition.reader,)
+        prometheus = settings.prometheus
+        server = MetricsServer(exposition, prometheus.host, prometheus.port) if prometheus.enabled else None
+        try:
+            if settings.otlp.enabled:
+                from openclaw_exporter.telemetry.otlp import otlp_reader  # noqa: PLC0415 - only when used
+
+                readers = (*readers, otlp_reader(settings.otlp))
+            provider = MeterProvider(
+                metric_readers=readers,
+                resource=_resource(service, node_id, {**(resource or {}), **settings.resource_attributes}),
+                exemplar_filter=AlwaysOffExemplarFilter(),
+                shutdown_on_exit=False,
+            )
+        except BaseException:
+            if server:
+                server.close()
+            raise
+        return cls(provider, readers, exposition, server)
+
+    def exposition(self) -> bytes:
+        """Return all metrics now in Prometheus' text format, whether or not they are served."""
+        return self._exposition.text()
+
+    def shutdown(self, timeout: float = 3.0) -> None:
+        """Export once more where OTLP is enabled, stop all threads and free the port.
+
+        Args:
+            timeout: Seconds that this may take at most; a collector that does not answer gets no more.
+        """
+        if self._ended:
+            return
+        self._ended = True
+        deadline = time.monotonic() + timeout
+        if self._server:
+            self._server.close()
+        # The SDK keeps to a reader's timeout more or less; a thread that is given up keeps to the whole.
+        ending = threading.Thread(
+            target=self._end_readers, args=(deadline,), name="telemetry-end", daemon=True
+        )
+        ending.start()
+        ending.join(max(0.0, deadline - time.monotonic()))
+
+    def _end_readers(self, deadline: float) -> None:
+        # An export that is being tried again is given up half-way, so that it logs and closes in time.
+        for reader in self._readers:
+            reader.shutdown(timeout_millis=max(1.0, (deadline - time.monotonic()) * 1000 * 0.8))
+
+
+def _resource(service: ServiceName, node_id: str, attributes: Mapping[str, str]) -> Resource:
+    """Return what all metrics are about; `service.namespace` is left unset."""
+    own = {"service.name": service, "service.instance.id": node_id, "service.version": __version__}
+    return Resource({"host.name": socket.gethostname()}).merge(Resource.create({**attributes, **own}))

@@ -1,0 +1,193 @@
+"""What a scrape of /metrics reads, on real exposition text and over real HTTP."""
+
+from __future__ import annotations
+
+import threading
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from openclaw_exporter.errors import UserError
+from openclaw_exporter.telemetry.catalogue import CATALOGUE, prometheus_name
+from openclaw_exporter.telemetry.instruments import Instruments
+from openclaw_exporter.telemetry.provider import Telemetry
+from openclaw_exporter.telemetry.settings import PrometheusSettings, TelemetrySettings
+from support.ports import free_port
+
+NODE = "0b1e8a5e-6f43-4f0c-9a55-1f1a1f6d3c11"
+RESOURCE = {
+    "host.name": "node-1",
+    "deployment.environment.name": "test",
+    "cloud.region": "us-east-1",
+    "openclaw.tag.swarm": "blue",
+}
+
+
+def started(*, enabled: bool = False, port: int = 0) -> Telemetry:
+    settings = TelemetrySettings(prometheus=PrometheusSettings(enabled=enabled, port=port))
+    return Telemetry.start(settings, service="openclaw-exporter", node_id=NODE, resource=RESOURCE)
+
+
+def samples(text: bytes) -> dict[str, list[tuple[dict[str, str], float]]]:
+    """Return the samples of an exposition by name, as Prometheus' own parser reads them."""
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(text.decode()):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def use_every_instrument(telemetry: Telemetry) -> None:
+    instruments = Instruments(telemetry.meter)
+    for name, instrument in CATALOGUE.items():
+        attributes = dict.fromkeys(instrument.attributes, "x")
+        if instrument.kind == "histogram":
+            instruments.histogram(name).record(0.3, attributes)
+        elif instrument.kind == "counter":
+            instruments.counter(name).add(1, attributes)
+        else:
+            instruments.observe(name, lambda attributes=attributes: [(1.5, attributes)])  # type: ignore[misc]
+
+
+def test_every_name_is_the_catalogues() -> None:
+    telemetry = started()
+    use_every_instrument(telemetry)
+    text = telemetry.exposition()
+    telemetry.shutdown()
+    expected = {"target_info"}
+    for instrument in CATALOGUE.values():
+        name = prometheus_name(instrument)
+        parts = ("_bucket", "_sum", "_count") if instrument.kind == "histogram" else ("",)
+        expected |= {name + part for part in parts}
+    assert set(samples(text)) == expected
+
+
+def test_types_and_bounds() -> None:
+    telemetry = started()
+    use_every_instrument(telemetry)
+    text = telemetry.exposition().decode()
+    telemetry.shutdown()
+    assert "# TYPE openclaw_publish_success_total counter" in text
+    assert "# TYPE openclaw_node_capacity gauge" in text
+    assert "# TYPE openclaw_latency_seconds histogram" in text
+    bounds = {row[0]["le"] for row in samples(text.encode())["openclaw_latency_seconds_bucket"]}
+    assert bounds == {
+        *("0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.5", "2.5", "5.5", "10.5", "+Inf"),
+    }
+
+
+def test_four_resource_attributes_are_labels_and_the_others_stand_in_target_info() -> None:
+    telemetry = started()
+    Instruments(telemetry.meter).observe("openclaw.node.uptime", lambda: [(5.0, {})])
+    found = samples(telemetry.exposition())
+    telemetry.shutdown()
+    assert found["openclaw_node_uptime_seconds"] == [
+        (
+            {
+                "service_instance_id": NODE,
+                "host_name": "node-1",
+                "deployment_environment_name": "test",
+                "cloud_region": "us-east-1",
+            },
+            5.0,
+        )
+    ]
+    ((labels, _),) = found["target_info"]
+    assert labels["service_name"] == "openclaw-exporter"
+    assert labels["openclaw_tag_swarm"] == "blue"
+    assert labels["service_version"]
+    assert "service_namespace" not in labels
+
+
+def test_standard_resource_attributes_are_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        "OTEL_RESOURCE_ATTRIBUTES", "cloud.region=elsewhere,k8s.pod.name=pod-7,host.name=other"
+    )
+    telemetry = Telemetry.start(
+        TelemetrySettings(
+            prometheus=PrometheusSettings(enabled=False), resource_attributes={"team": "observability"}
+        ),
+        service="openclaw-receiver",
+        node_id=NODE,
+        resource={"cloud.region": "us-east-1"},
+    )
+    Instruments(telemetry.meter).gauge("openclaw.registry.loop.lag").set(0.25)
+    found = samples(telemetry.exposition())
+    telemetry.shutdown()
+    ((labels, _),) = found["target_info"]
+    assert labels["k8s_pod_name"] == "pod-7"
+    assert labels["team"] == "observability"
+    assert labels["cloud_region"] == "us-east-1"
+    assert labels["host_name"] == "other"
+    assert labels["service_name"] == "openclaw-receiver"
+
+
+def test_several_live_in_one_process_and_share_nothing() -> None:
+    first, second = started(), started()
+    Instruments(first.meter).counter("openclaw.publish.success_total").add(5)
+    Instruments(second.meter).counter("openclaw.publish.success_total").add(7)
+    values = [
+        samples(telemetry.exposition())["openclaw_publish_success_total"][0][1]
+        for telemetry in (first, second)
+    ]
+    first.shutdown()
+    second.shutdown()
+    assert values == [5.0, 7.0]
+
+
+def test_a_series_whose_source_is_gone_is_not_scraped() -> None:
+    telemetry = started()
+    rows = [(3.0, {"messaging.destination.name": "task_queue"})]
+    Instruments(telemetry.meter).observe("openclaw.node.queue.depth", lambda: rows)
+    before = samples(telemetry.exposition())
+    rows.clear()
+    after = samples(telemetry.exposition())
+    telemetry.shutdown()
+    assert before["openclaw_node_queue_depth"][0][1] == 3.0
+    assert "openclaw_node_queue_depth" not in after
+
+
+def test_served_over_http_on_a_free_port_and_gone_after_shutdown() -> None:
+    telemetry = started(enabled=True)
+    Instruments(telemetry.meter).counter("openclaw.publish.success_total").add(1)
+    url = f"http://127.0.0.1:{telemetry.prometheus_port}/metrics"
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        found = samples(answer.read())
+    assert found["openclaw_publish_success_total"][0][1] == 1.0
+    telemetry.shutdown()
+    telemetry.shutdown()
+    with pytest.raises(OSError, match="refused"):
+        urllib.request.urlopen(url, timeout=5)
+
+
+def test_scrapes_at_the_same_time_each_read_everything_once() -> None:
+    telemetry = started()
+    use_every_instrument(telemetry)
+    expected = {name: len(rows) for name, rows in samples(telemetry.exposition()).items()}
+    wrong: list[dict[str, int]] = []
+
+    def scrape() -> None:
+        for _ in range(10):
+            counts = {name: len(rows) for name, rows in samples(telemetry.exposition()).items()}
+            if counts != expected:
+                wrong.append(counts)
+
+    threads = [threading.Thread(target=scrape) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    telemetry.shutdown()
+    assert wrong == []
+
+
+def test_a_taken_port_is_a_mistake_that_names_the_remedy() -> None:
+    port = free_port()
+    first = started(enabled=True, port=port)
+    assert first.prometheus_port == port
+    with pytest.raises(UserError, match=rf"127\.0\.0\.1:{port}.*telemetry\.prometheus\.port"):
+        started(enabled=True, port=port)
+    first.shutdown()
+    again = started(enabled=True, port=port)
+    again.shutdown()

@@ -1,0 +1,219 @@
+"""What an OTLP collector receives, over real HTTP and gRPC, and what one that is away costs."""
+
+from __future__ import annotations
+
+import io
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from telemetry.otlp_collectors import GrpcCollector, HttpCollector
+
+from openclaw_exporter.errors import UserError
+from openclaw_exporter.telemetry.instruments import Instruments
+from openclaw_exporter.telemetry.provider import Telemetry
+from openclaw_exporter.telemetry.settings import OtlpSettings, PrometheusSettings, TelemetrySettings
+from support.ports import free_port
+from support.wait import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+NODE = "0b1e8a5e-6f43-4f0c-9a55-1f1a1f6d3c11"
+
+
+@pytest.fixture
+def collector() -> Iterator[HttpCollector]:
+    collector = HttpCollector()
+    yield collector
+    collector.close()
+
+
+@pytest.fixture
+def grpc_collector() -> Iterator[GrpcCollector]:
+    collector = GrpcCollector()
+    yield collector
+    collector.close()
+
+
+@pytest.fixture
+def log() -> Iterator[io.StringIO]:
+    """What reaches the root logger's handlers."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    yield stream
+    root.setLevel(level)
+    root.removeHandler(handler)
+
+
+def started(otlp: OtlpSettings) -> Telemetry:
+    settings = TelemetrySettings(otlp=otlp, prometheus=PrometheusSettings(enabled=False))
+    return Telemetry.start(
+        settings, service="openclaw-exporter", node_id=NODE, resource={"host.name": "node-1"}
+    )
+
+
+def check_values(telemetry: Telemetry, collector: HttpCollector | GrpcCollector) -> None:
+    instruments = Instruments(telemetry.meter)
+    instruments.counter("openclaw.publish.success_total").add(4)
+    instruments.histogram("openclaw.latency_seconds").record(0.2, {"http.response.status_code": 200})
+    instruments.observe("openclaw.node.queue.depth", lambda: [(9, {"messaging.destination.name": "tasks"})])
+    telemetry.shutdown(timeout=5)
+    assert collector.series("openclaw.publish.success_total") == {(): 4}
+    assert collector.series("openclaw.latency_seconds") == {(("http.response.status_code", 200),): 1}
+    assert collector.series("openclaw.node.queue.depth") == {(("messaging.destination.name", "tasks"),): 9}
+    resource = collector.resource()
+    assert resource["service.name"] == "openclaw-exporter"
+    assert resource["service.instance.id"] == NODE
+    assert resource["host.name"] == "node-1"
+    assert "service.namespace" not in resource
+
+
+def test_http_by_its_base_url(collector: HttpCollector) -> None:
+    telemetry = started(OtlpSettings(enabled=True, endpoint=collector.endpoint))
+    check_values(telemetry, collector)
+    assert collector.headers[-1]["path"] == "/v1/metrics"
+
+
+def test_grpc(grpc_collector: GrpcCollector) -> None:
+    telemetry = started(OtlpSettings(enabled=True, endpoint=grpc_collector.endpoint, protocol="grpc"))
+    check_values(telemetry, grpc_collector)
+
+
+def test_exports_come_at_every_interval_and_a_gone_series_is_left_out(
+    collector: HttpCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "50")
+    telemetry = started(OtlpSettings(enabled=True, endpoint=collector.endpoint))
+    rows = [(1.0, {"messaging.destination.name": "tasks"})]
+    instruments = Instruments(telemetry.meter)
+    instruments.counter("openclaw.publish.success_total")
+    instruments.observe("openclaw.node.queue.depth", lambda: rows)
+    wait_until(lambda: collector.requests and collector.series("openclaw.node.queue.depth"))
+    rows.clear()
+    wait_until(lambda: not collector.series("openclaw.node.queue.depth"))
+    assert collector.series("openclaw.publish.success_total") == {(): 0}
+    telemetry.shutdown()
+
+
+def test_the_standard_variables_are_respected(
+    collector: HttpCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint + "/under/")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=blue")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta")
+    telemetry = started(OtlpSettings(enabled=True))
+    counter = Instruments(telemetry.meter).counter("openclaw.publish.success_total")
+    counter.add(3)
+    telemetry.shutdown(timeout=5)
+    headers = collector.headers[-1]
+    assert headers["path"] == "/under/v1/metrics"
+    assert headers["x-tenant"] == "blue"
+    assert headers["content-encoding"] == "gzip"
+    metric = collector.requests[-1].resource_metrics[0].scope_metrics[0].metrics[0]
+    assert metric.sum.aggregation_temporality == 1  # AGGREGATION_TEMPORALITY_DELTA
+
+
+def test_a_configured_endpoint_wins_over_the_variable(
+    collector: HttpCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    telemetry = started(OtlpSettings(enabled=True, endpoint=collector.endpoint + "/v1/metrics"))
+    Instruments(telemetry.meter).counter("openclaw.publish.success_total")
+    telemetry.shutdown(timeout=5)
+    assert collector.headers[-1]["path"] == "/v1/metrics"
+
+
+def test_the_protocol_variable_is_respected(
+    grpc_collector: GrpcCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", grpc_collector.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "5")
+    telemetry = started(OtlpSettings(enabled=True))
+    check_values(telemetry, grpc_collector)
+
+
+@pytest.mark.parametrize(
+    ("otlp", "variables", "text"),
+    [
+        (OtlpSettings(enabled=True, endpoint="collector:4318"), {}, "telemetry.otlp.endpoint"),
+        (OtlpSettings(enabled=True), {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "http/protobuf"),
+        (
+            OtlpSettings(enabled=True, protocol="grpc"),
+            {"OTEL_EXPORTER_OTLP_TIMEOUT": "soon"},
+            "OTEL_EXPORTER_OTLP",
+        ),
+    ],
+)
+def test_mistakes_name_the_remedy(
+    otlp: OtlpSettings, variables: dict[str, str], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=text):
+        started(otlp)
+
+
+def test_a_password_in_the_endpoint_is_never_shown() -> None:
+    with pytest.raises(UserError) as caught:
+        started(OtlpSettings(enabled=True, endpoint="ftp://user:hunter2@collector"))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_a_collector_that_is_away_is_one_line_and_shutdown_keeps_to_its_time(
+    protocol: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    endpoint = f"http://127.0.0.1:{free_port()}"
+    telemetry = started(OtlpSettings(enabled=True, endpoint=endpoint, protocol=protocol))  # type: ignore[arg-type]
+    counter = Instruments(telemetry.meter).counter("openclaw.publish.success_total")
+    wait_until(log.getvalue)
+    counter.add(1)
+    time.sleep(0.5)  # several more exports fail meanwhile
+    began = time.monotonic()
+    telemetry.shutdown(timeout=1)
+    assert time.monotonic() - began < 1.5  # the promise of the argument, with room for a busy machine
+    lines = log.getvalue().splitlines()
+    assert len(lines) == 1
+    assert "takes no metrics" in lines[0]
+    assert endpoint in lines[0]
+
+
+def test_the_episode_ends_when_the_collector_is_back(
+    log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "30")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    collector = HttpCollector()
+    collector.status = 500
+    telemetry = started(OtlpSettings(enabled=True, endpoint=collector.endpoint))
+    counter = Instruments(telemetry.meter).counter("openclaw.publish.success_total")
+    counter.add(2)
+    wait_until(lambda: "takes no metrics" in log.getvalue())
+    collector.status = 200
+    wait_until(lambda: "takes metrics again" in log.getvalue())
+    telemetry.shutdown()
+    collector.close()
+    assert collector.series("openclaw.publish.success_total") == {(): 2}
+    assert "500" in log.getvalue().splitlines()[0]
+
+
+def test_a_collector_that_never_answers_does_not_hold_shutdown_up() -> None:
+    import socket  # noqa: PLC0415 - this test only
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        telemetry = started(OtlpSettings(enabled=True, endpoint=endpoint, timeout=30))
+        Instruments(telemetry.meter).counter("openclaw.publish.success_total")
+        began = time.monotonic()
+        telemetry.shutdown(timeout=0.5)
+        assert time.monotonic() - began < 1.0  # the promise of the argument
