@@ -99,7 +99,9 @@ class SigningKey:
     def public_jwk(self) -> dict[str, Any]:
         """Return the public key as a JWK (RFC 7517), bound to the algorithm."""
         jwk = _PYJWT_ALGORITHMS[self.algorithm].to_jwk(self._private.public_key(), as_dict=True)
-        return dict(jwk) | {"kid": self.kid, "alg": self.algorithm, "use": "sig"}
+        # RFC 7517, 4.3: `use` and `key_ops` are not given together.
+        members = {name: value for name, value in jwk.items() if name != "key_ops"}
+        return members | {"kid": self.kid, "alg": self.algorithm, "use": "sig"}
 
 
 @dataclass(frozen=True, slots=True)
