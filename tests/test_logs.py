@@ -3,10 +3,14 @@ from __future__ import annotations
 import io
 import json
 import logging
+from typing import TYPE_CHECKING
 
 import pytest
 
 from openclaw_exporter.logs import Episodes, JsonFormatter, TextFormatter, set_up_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Terminal(io.StringIO):
@@ -15,15 +19,15 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def root_logging():
+def root_logging() -> Iterator[None]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
-    yield root
+    yield
     root.handlers[:], level = before
     root.setLevel(level)
 
 
-def test_a_file_gets_json_and_a_terminal_gets_text(root_logging):
+def test_a_file_gets_json_and_a_terminal_gets_text(root_logging: None) -> None:
     file, terminal = io.StringIO(), Terminal()
     set_up_logging(stream=file)
     logging.getLogger("openclaw_exporter.agent").warning("late by %d s", 3, extra={"node_id": "n1"})
@@ -37,7 +41,7 @@ def test_a_file_gets_json_and_a_terminal_gets_text(root_logging):
     assert terminal.getvalue().endswith("WARNING agent: late by 3 s\n")
 
 
-def test_a_json_line_stays_one_line_with_an_exception():
+def test_a_json_line_stays_one_line_with_an_exception() -> None:
     try:
         message = "two\nlines"
         raise ValueError(message)
@@ -49,12 +53,12 @@ def test_a_json_line_stays_one_line_with_an_exception():
     assert "ValueError" in json.loads(text)["exception"]
 
 
-def test_a_foreign_logger_keeps_its_name():
+def test_a_foreign_logger_keeps_its_name() -> None:
     record = logging.LogRecord("uvicorn.error", logging.INFO, "f", 1, "started", None, None)
     assert TextFormatter().format(record).endswith("INFO    uvicorn.error: started")
 
 
-def test_an_episode_is_logged_when_it_begins_changes_and_ends(caplog):
+def test_an_episode_is_logged_when_it_begins_changes_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     episodes = Episodes(logging.getLogger("episode"))
     logged = [
@@ -74,7 +78,7 @@ def test_an_episode_is_logged_when_it_begins_changes_and_ends(caplog):
     ]
 
 
-def test_two_conditions_are_told_apart(caplog):
+def test_two_conditions_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
     episodes = Episodes(logging.getLogger("episode"))
     assert episodes.begin("a", "x", "a is down")
     assert episodes.begin("b", "x", "b is down")
