@@ -7,13 +7,14 @@ manager of its own: what is broken in one costs exactly that one.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem, PluginError
 from openclaw_exporter.plugin.hooks import PROJECT
 from openclaw_exporter.plugin.loading import (
+    HOST_KEYS,
     LOAD_DEADLINE,
     Defaults,
     HostKeys,
@@ -21,7 +22,6 @@ from openclaw_exporter.plugin.loading import (
     Loading,
 )
 from openclaw_exporter.plugin.options import nearest, read_table
-from openclaw_exporter.plugin.redaction import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -155,30 +155,24 @@ def _load_one(
     load_deadline: float,
 ) -> tuple[PluginInfo, tuple[LoadedCollector, ...] | PluginFailure]:
     entry = entries[0]
-    distribution = _distribution(entry)
-    version = entry.dist.version if entry.dist else ""
-    info = PluginInfo(name, distribution, version)
-    loading: Loading | None = None
+    info = PluginInfo(name, _distribution(entry), entry.dist.version if entry.dist else "")
+    host, problems = _host_keys(name, table, source)
+    if not host.enabled:
+        return replace(info, enabled=False), ()
+    loading = Loading(entry, table, host, defaults, source)
+    cause = ""
+    collectors: tuple[LoadedCollector, ...] = ()
     try:
-        host = _host_keys(name, table, source)
-        info = PluginInfo(name, distribution, version, enabled=host.enabled)
-        if not host.enabled:
-            return info, ()
         _check_rivals(entries)
-        loading = Loading(entry, table, host, defaults, source)
         collectors = loading.run(load_deadline)
     except ConfigError as error:
-        text = "; ".join(str(problem) for problem in error.problems)
-        outcome: PluginFailure | tuple[LoadedCollector, ...] = _failure(info, text, error.problems)
+        problems += error.problems
     except PluginError as error:
-        outcome = _failure(info, str(error))
-    except Exception as error:  # noqa: BLE001 - whatever a plugin does costs that plugin alone
-        outcome = _failure(info, describe_error(error))
-    else:
-        outcome = collectors
-    if loading is not None:
-        info = PluginInfo(name, distribution, version, options_type=loading.options_type)
-    return info, outcome
+        cause = str(error)
+    info = replace(info, options_type=loading.options_type)
+    if cause or problems:
+        return info, _failure(info, "; ".join((*map(str, problems), *filter(None, [cause]))), problems)
+    return info, collectors
 
 
 def _check_rivals(entries: Sequence[EntryPoint]) -> None:
@@ -187,9 +181,15 @@ def _check_rivals(entries: Sequence[EntryPoint]) -> None:
         raise PluginError(f"two distributions bring a plugin of this name ({rivals}): uninstall one")
 
 
-def _host_keys(name: str, table: Mapping[str, object], source: str) -> HostKeys:
-    own = {key: value for key, value in table.items() if key in HostKeys.__dataclass_fields__}
-    return read_table(HostKeys, own, key=f"plugins.{name}", source=source)
+def _host_keys(
+    name: str, table: Mapping[str, object], source: str
+) -> tuple[HostKeys, tuple[ConfigProblem, ...]]:
+    """Return the host's keys of a table, or the defaults and what is wrong with it."""
+    own = {key: value for key, value in table.items() if key in HOST_KEYS}
+    try:
+        return read_table(HostKeys, own, key=f"plugins.{name}", source=source), ()
+    except ConfigError as error:
+        return HostKeys(), error.problems
 
 
 def _failure(info: PluginInfo, text: str, problems: tuple[ConfigProblem, ...] = ()) -> PluginFailure:

@@ -124,13 +124,15 @@ class Loading:
             PluginError: It cannot be loaded; the text says why in one line.
             ConfigError: Its table is wrong.
         """
-        outcome: list[tuple[LoadedCollector, ...] | BaseException] = []
+        outcome: list[tuple[LoadedCollector, ...] | PluginError | ConfigError] = []
 
         def work() -> None:
             try:
                 outcome.append(self._load())
-            except BaseException as error:  # noqa: BLE001 - a plugin may even exit at import
+            except (PluginError, ConfigError) as error:
                 outcome.append(error)
+            except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit too
+                outcome.append(PluginError(f"loading it raised {describe_error(error)}"))
 
         thread = threading.Thread(target=work, name=f"load-{self.entry.name}", daemon=True)
         thread.start()
@@ -138,7 +140,7 @@ class Loading:
         if not outcome:
             raise PluginError(f"its import or its hook did not end within {deadline:g} s")
         result = outcome[0]
-        if isinstance(result, BaseException):
+        if isinstance(result, Exception):
             raise result
         return result
 
@@ -153,7 +155,7 @@ class Loading:
             collectors = _listed(returned)
         except PluginError:
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise PluginError(f"{HOOK} raised {describe_error(error)}") from error
         return self._wrap(collectors)
 
@@ -214,7 +216,7 @@ class _NoOptions:
 def _import(entry: EntryPoint) -> object:
     try:
         return entry.load()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise PluginError(f"importing {entry.value!r} raised {describe_error(error)}") from error
 
 
@@ -238,7 +240,7 @@ def _register(plugin: object, name: str) -> Any:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
         raise PluginError(one_line(str(error))) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise PluginError(f"looking for its hooks raised {describe_error(error)}") from error
     if not manager.hook.openclaw_collectors.get_hookimpls():
         raise PluginError(f"it has no function {HOOK} marked with @hookimpl")

@@ -16,7 +16,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -199,7 +199,7 @@ class _Reader:
 
     def value(self, annotation: Any, value: object, key: str) -> Any:
         """Return the value as its annotation wants it, or `_BROKEN` after noting its problems."""
-        base, metas = unwrap(annotation)
+        base, _ = unwrap(annotation)
         inner = _inner_settings(annotation)
         if inner is not None and (isinstance(value, Mapping) or is_settings(base)):
             return self.table(inner, value, key)
@@ -207,7 +207,6 @@ class _Reader:
             return self._list(annotation, base, value, key)
         if is_table(base) and isinstance(value, Mapping):
             return self._free_table(annotation, base, value, key)
-        del metas
         return self._leaf(annotation, value, key)
 
     def _build(self, cls: type, read: dict[str, object], key: str) -> Any:
@@ -226,11 +225,8 @@ class _Reader:
         read = [self.value(item, member, f"{key}[{index}]") for index, member in enumerate(value)]
         if any(member is _BROKEN for member in read):
             return _BROKEN
-        return (
-            msgspec.convert(read, base.__origin__)
-            if base.__origin__ in (set, frozenset)
-            else (read if base.__origin__ is list else tuple(read))
-        )
+        container = get_origin(base)
+        return container(read) if container in (list, set, frozenset) else tuple(read)
 
     def _free_table(self, annotation: Any, base: Any, value: Mapping[str, object], key: str) -> Any:
         if not self._size_fits(annotation, value, key):
@@ -286,4 +282,7 @@ def _finite(value: object) -> bool:
 
 
 def _wants_text(annotation: Any) -> bool:
-    return any(unwrap(member)[0] in (str, Path) for member in members(annotation))
+    return any(
+        base in (str, Path) or any(isinstance(choice, str) for choice in get_args(base))
+        for base in (unwrap(member)[0] for member in members(annotation))
+    )

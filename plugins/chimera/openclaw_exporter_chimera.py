@@ -179,19 +179,18 @@ class Queues:
     def _client(self, module: Any) -> redis.Redis:
         if self._redis is None:
             from redis.backoff import NoBackoff  # noqa: PLC0415 - comes with redis
-            from redis.maint_notifications import MaintNotificationsConfig  # noqa: PLC0415 - comes with redis
             from redis.retry import Retry  # noqa: PLC0415 - comes with redis
 
             options = self._options
             settings: dict[str, Any] = {
                 "socket_timeout": options.socket_timeout,
                 "client_name": "openclaw-exporter",
+                "protocol": 2,  # needs no HELLO, which Redis before 6 does not know
                 # One second try, for the kept connection that a restart of Redis has closed.
                 "retry": Retry(NoBackoff(), 1, supported_errors=(module.ConnectionError,)),
             }
             if not options.url.startswith("unix:"):
                 settings["socket_connect_timeout"] = options.socket_timeout
-                settings["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
             if options.username is not None:
                 settings["username"] = options.username
             if options.password_file is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NVIDIA: Final = 0x10DE
 _DISPLAY_CLASS: Final = 0x03
-_DEVICE_FILES: Final = ("nvidia[0-9]*", "nvidiactl", "dxg", "nvhost-gpu", "nvgpu")
+_DEVICE_FILES: Final = ("nvidia[0-9]*", "nvidiactl", "nvhost-gpu", "nvgpu")
 
 
 class GpuUnknownError(Exception):
@@ -58,6 +58,7 @@ class NvidiaGpus:
 
     name = "nvidia"
     isolation = "process"
+    deadline = 10.0  # without its persistence daemon, the driver wakes each GPU for the first question
 
     def __init__(self, options: Options, root: Path = Path("/")) -> None:
         self._options = options
@@ -111,8 +112,8 @@ class NvidiaGpus:
         """
         try:
             evidence = _evidence(self._root)
-        except OSError as error:
-            raise GpuUnknownError(f"{reason}, and {error.filename} cannot be read") from None
+        except (OSError, ValueError) as error:
+            raise GpuUnknownError(f"{reason}, and the machine cannot be looked at ({error})") from None
         if evidence is not None:
             raise GpuUnknownError(f"{reason}, but {evidence} shows an NVIDIA device or driver")
         return []
