@@ -23,18 +23,18 @@ BUNDLED = ("chimera", "gpu", "system")
 _CONFIGURATION = """# Configuration
 
 One TOML file; environment variables over it; flags over those. An unknown key is an error that names the
-nearest right one. `openclaw-exporter check-config FILE` reports all errors at once. This page is generated from
-the settings classes (`make docs`).
+nearest right one. `openclaw-exporter check-config FILE` reports all errors at once. This page is
+generated from the settings classes (`make docs`).
 
-Variables hold text of the key's type: `true` or `false`, a number, a list as `a,b` or JSON, a table as JSON or
-TOML.
+Variables hold text of the key's type: `true` or `false`, a number, a list as `a,b` or JSON, a table as JSON
+or TOML.
 """
 
 _METRICS = """# Metrics
 
 Every instrument of the agent and the receiver, generated from `openclaw_exporter/telemetry/catalogue.py`
-(`make docs`). The same series names come out of a scrape of `/metrics` and of OTLP. A plugin's other measurements
-keep the names it gives them.
+(`make docs`). The same series names come out of a scrape of `/metrics` and of OTLP. A plugin's other
+measurements keep the names it gives them.
 """
 
 

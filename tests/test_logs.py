@@ -43,8 +43,7 @@ def test_a_file_gets_json_and_a_terminal_gets_text(root_logging: None) -> None:
 
 def test_a_json_line_stays_one_line_with_an_exception() -> None:
     try:
-        message = "two\nlines"
-        raise ValueError(message)
+        int("two\nlines")
     except ValueError as error:
         info = (type(error), error, error.__traceback__)
     record = logging.LogRecord("x", logging.ERROR, "f", 1, "broke", None, info)
