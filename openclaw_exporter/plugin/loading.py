@@ -55,7 +55,7 @@ class HostKeys:
         """Check what two keys say together."""
         if self.interval is not None and self.deadline is not None and self.deadline > self.interval:
             raise ValueError(
-                f"the deadline, {self.deadline} s, is longer than the interval, {self.interval} s"
+                f"the deadline, {self.deadline:g} s, is longer than the interval, {self.interval:g} s"
             )
 
 
@@ -151,8 +151,9 @@ class Loading:
         self.options_type = _options_type(hooks)
         options = self._options()
         try:
-            (returned,) = hooks.openclaw_collectors(options=options)
-            collectors = _listed(returned)
+            # pluggy leaves an implementation that returns None out of its list.
+            returned = hooks.openclaw_collectors(options=options)
+            collectors = _listed(returned[0] if returned else None)
         except PluginError:
             raise
         except BaseException as error:

@@ -26,7 +26,6 @@ _SECRET_TEXT: Final = re.compile(
     r"|(?<=password=)[^\s&]+",
     re.DOTALL | re.IGNORECASE,
 )
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _HIDDEN: Final = "***"
 
 
@@ -44,8 +43,11 @@ def redact(text: str) -> str:
 
 
 def one_line(text: str, limit: int = MAX_LINE) -> str:
-    """Return a foreign text redacted, in one line without control characters, at most `limit` long."""
-    line = " ".join(_CONTROL.sub(" ", redact(text[: 16 * limit])).split())
+    """Return a foreign text redacted, in one line of printable characters, at most `limit` long."""
+    text = redact(text[: 16 * limit])
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else " " for character in text)
+    line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 

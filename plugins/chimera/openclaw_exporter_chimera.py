@@ -26,9 +26,15 @@ if TYPE_CHECKING:
 Topic: TypeAlias = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z", description="1 to 64 characters of A-Z a-z 0-9 _ . : -")
 ]
+Url: TypeAlias = Annotated[
+    str,
+    Meta(
+        pattern=r"^(redis|rediss|unix)://.",
+        description="redis://host:port/number, rediss://… or unix:///path",
+    ),
+]
 Key: TypeAlias = Annotated[str, Meta(min_length=1, max_length=512)]
 
-_SCHEMES: Final = ("redis", "rediss", "unix")
 _SCAN_COUNT: Final = 1_000
 _ENTRY_LIMIT: Final = 256
 """Entries of a stream that are counted one by one at most, where the server cannot tell a group's lag."""
@@ -60,7 +66,7 @@ class Options:
         max_keys: Keys that one pattern may find.
     """
 
-    url: str = field(default="redis://127.0.0.1:6379/0", repr=False)
+    url: Url = field(default="redis://127.0.0.1:6379/0", repr=False)
     username: str | None = None
     password_file: Path | None = None
     ca: Path | None = None
@@ -76,13 +82,11 @@ class Options:
     def __post_init__(self) -> None:
         """Check the URL, whose text must not come up in an error because it may hold a password."""
         parts = urlsplit(self.url)
-        if parts.scheme not in _SCHEMES:
-            raise ValueError("url has to begin with redis://, rediss:// or unix://")
         try:
-            port = parts.port
-        except ValueError:
-            port = 0
-        if port == 0 or (parts.scheme == "unix" and not parts.path) or not (parts.path or parts.hostname):
+            usable = bool(parts.path) if parts.scheme == "unix" else bool(parts.hostname) and parts.port != 0
+        except ValueError:  # the port is no number, or too high
+            usable = False
+        if not usable:
             raise ValueError("url has no usable host, port or path")
         if parts.password and self.password_file:
             raise ValueError("the password stands in url and in password_file: keep one")
