@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from openclaw_exporter.config.keys import toml_text
 
@@ -11,57 +11,57 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.cli.pki_files import Identity, PkiDirectory
 
+Tables: TypeAlias = dict[str, dict[str, object]]
+"""Tables by their dotted names."""
+
+_HINT = "# Made by `openclaw-exporter pki`; every key: openclaw-exporter check-config --list-keys"
+
 
 def pki_toml(pki: PkiDirectory) -> str:
     """Return what `PkiDirectory.open` reads."""
     keys = ("trust_domain", "key_id", "algorithm", "issuer", "audience", "endpoint")
-    return _table("", {key: getattr(pki, key) for key in keys})
+    return _lines({key: getattr(pki, key) for key in keys})
 
 
-def agent_toml(pki: PkiDirectory, node: Identity) -> str:
+def agent_tables(pki: PkiDirectory, node: Identity) -> Tables:
     """Return the configuration of a node's agent."""
-    folder = node.certificate.parent
-    sections = (
-        "# Made by `openclaw-exporter pki node`; every key: openclaw-exporter check-config --list-keys\n",
-        _table("openclaw", {"endpoint": pki.endpoint, "state_dir": folder / "state"}),
-        _table("openclaw.tls", {"ca": pki.ca, "certificate": node.certificate, "key": node.key}),
-        _table(
-            "openclaw.token",
-            {
-                "key": pki.token_key,
-                "kid": pki.key_id,
-                "algorithm": pki.algorithm,
-                "issuer": pki.issuer,
-                "audience": pki.audience,
-            },
-        ),
-    )
-    return "\n".join(sections)
+    return {
+        "openclaw": {"endpoint": pki.endpoint, "state_dir": node.certificate.parent / "state"},
+        "openclaw.tls": {"ca": pki.ca, "certificate": node.certificate, "key": node.key},
+        "openclaw.token": {
+            "key": pki.token_key,
+            "kid": pki.key_id,
+            "algorithm": pki.algorithm,
+            "issuer": pki.issuer,
+            "audience": pki.audience,
+        },
+    }
 
 
-def receiver_toml(pki: PkiDirectory, *, port: int) -> str:
-    """Return the receiver's configuration."""
-    path = pki.path
-    sections = (
-        "# Made by `openclaw-exporter pki init`; every key: openclaw-exporter check-config --list-keys\n",
-        _table("receiver", {"port": port}),
-        _table(
-            "receiver.tls",
-            {
-                "ca": pki.ca,
-                "certificate": path / "receiver.pem",
-                "key": path / "receiver.key",
-                "trust_domain": pki.trust_domain,
-            },
-        ),
-        _table("receiver.tokens", {"jwks": path / "jwks.json", "algorithms": [pki.algorithm]}),
-        _table("[receiver.tokens.issuers]", {"issuer": pki.issuer, "audience": pki.audience}),
-        _table("receiver.store", {"url": f"sqlite:///{path / 'registry.sqlite'}"}),
-    )
-    return "\n".join(sections)
+def receiver_tables(pki: PkiDirectory, *, port: int) -> Tables:
+    """Return the configuration of the receiver."""
+    return {
+        "receiver": {"port": port},
+        "receiver.tls": {
+            "ca": pki.ca,
+            "certificate": pki.path / "receiver.pem",
+            "key": pki.path / "receiver.key",
+            "trust_domain": pki.trust_domain,
+        },
+        "receiver.tokens": {
+            "jwks": pki.path / "jwks.json",
+            "algorithms": [pki.algorithm],
+            "issuers": [{"issuer": pki.issuer, "audience": pki.audience}],
+        },
+        "receiver.store": {"url": f"sqlite:///{pki.path / 'registry.sqlite'}"},
+    }
 
 
-def _table(name: str, values: Mapping[str, object]) -> str:
-    lines = [f"[{name}]"] if name else []
-    lines += (f"{key} = {toml_text(value)}" for key, value in values.items())
-    return "\n".join(lines) + "\n"
+def document(tables: Tables) -> str:
+    """Return tables as a TOML file."""
+    sections = (f"[{name}]\n{_lines(values)}" for name, values in tables.items())
+    return "\n".join((f"{_HINT}\n", *sections))
+
+
+def _lines(values: Mapping[str, object]) -> str:
+    return "".join(f"{key} = {toml_text(value)}\n" for key, value in values.items())

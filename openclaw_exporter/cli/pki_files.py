@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from openclaw_exporter.cli.authority import Authority, Issued, node_uri, reader_uri
-from openclaw_exporter.cli.pki_configurations import agent_toml, pki_toml, receiver_toml
+from openclaw_exporter.cli.pki_configurations import agent_tables, document, pki_toml, receiver_tables
 from openclaw_exporter.errors import CredentialError
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class PkiDirectory:
             self.path / "receiver.pem": server.certificate_pem,
             self.token_key: token_pem,
             self.path / "jwks.json": public_jwks([signing]),
-            self.receiver_configuration: receiver_toml(self, port=port).encode(),
+            self.receiver_configuration: document(receiver_tables(self, port=port)).encode(),
             self.path / "pki.toml": pki_toml(self).encode(),
         }
 
@@ -228,7 +228,7 @@ class PkiDirectory:
         folder = self.path / "nodes" / name
         made = Identity(name, folder / "node.pem", folder / "node.key", folder / "agent.toml")
         files = {made.key: issued.key_pem, made.certificate: issued.certificate_pem}
-        _write_all(files | {folder / "agent.toml": agent_toml(self, made).encode()}, force=force)
+        _write_all(files | {folder / "agent.toml": document(agent_tables(self, made)).encode()}, force=force)
         return made
 
     def issue_reader(self, name: str, *, force: bool = False) -> Identity:

@@ -7,7 +7,18 @@ or wrong key of the file, of the environment and of the flags, each with its dot
 from __future__ import annotations
 
 from openclaw_exporter.config.keys import Key, variable_of
-from openclaw_exporter.config.loading import Config, load
-from openclaw_exporter.config.tables import LogSettings, Service, table_keys
+from openclaw_exporter.config.loading import Config, Examined, examine, load
+from openclaw_exporter.config.tables import LogSettings, Service, all_keys, table_keys
 
-__all__ = ["Config", "Key", "LogSettings", "Service", "load", "table_keys", "variable_of"]
+__all__ = [
+    "Config",
+    "Examined",
+    "Key",
+    "LogSettings",
+    "Service",
+    "all_keys",
+    "examine",
+    "load",
+    "table_keys",
+    "variable_of",
+]

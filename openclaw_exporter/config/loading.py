@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from openclaw_exporter.config.environment import PREFIX, Overlay, read_environment
 from openclaw_exporter.config.file import read_file
 from openclaw_exporter.config.keys import keys_of, variable_of
-from openclaw_exporter.config.tables import PLUGINS, TABLES, LogSettings, owner_of, table_keys, tables_of
+from openclaw_exporter.config.tables import (
+    PLUGINS,
+    TABLES,
+    LogSettings,
+    Service,
+    owner_of,
+    table_keys,
+    tables_of,
+)
 from openclaw_exporter.errors import ConfigError, ConfigProblem
 from openclaw_exporter.plugin.options import nearest, read_table
 
 if TYPE_CHECKING:
     import pathlib
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
     from openclaw_exporter.config.keys import Key, Path
-    from openclaw_exporter.config.tables import Service, Table
+    from openclaw_exporter.config.tables import Table
 
 T = TypeVar("T")
 
@@ -52,10 +60,29 @@ class Config:
         """
         return cast("T", self.sections[cls])
 
+    def find(self, cls: type[T]) -> T | None:
+        """Return the settings of a class, or None where its table was not read or is wrong."""
+        return cast("T | None", self.sections.get(cls))
+
     @property
     def log(self) -> LogSettings:
         """What is logged, and how."""
         return self.get(LogSettings)
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What was found of a configuration, right or wrong.
+
+    Attributes:
+        config: The configuration; what is wrong in it is left out.
+        problems: Every wrong key, each with where its value came from.
+        services: The programs whose tables were checked.
+    """
+
+    config: Config
+    problems: tuple[ConfigProblem, ...]
+    services: Collection[Service]
 
 
 def load(
@@ -65,7 +92,26 @@ def load(
     *,
     services: Collection[Service] | None = None,
 ) -> Config:
-    """Read the configuration.
+    """Read the configuration; the arguments are those of `examine`.
+
+    Raises:
+        UserError: The file cannot be read or is not TOML.
+        ConfigError: Tables or keys are wrong: all of them at once.
+    """
+    examined = examine(path, environ, overrides, services=services)
+    if examined.problems:
+        raise ConfigError(examined.problems)
+    return examined.config
+
+
+def examine(
+    path: pathlib.Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object] | None = None,
+    *,
+    services: Collection[Service] | None = None,
+) -> Examined:
+    """Read the configuration, with its problems.
 
     Args:
         path: The TOML file; None for none.
@@ -76,7 +122,6 @@ def load(
 
     Raises:
         UserError: The file cannot be read or is not TOML.
-        ConfigError: Tables or keys are wrong: all of them at once.
     """
     tables = read_file(path) if path is not None else {}
     source = str(path) if path is not None else ""
@@ -98,7 +143,7 @@ class _Loading:
         self._problems: list[ConfigProblem] = []
         self._sources: dict[str, str] = {}
 
-    def run(self, services: Collection[Service] | None) -> Config:
+    def run(self, services: Collection[Service] | None) -> Examined:
         self._refuse_unknown_tables()
         overlay = self._read_environment(services)
         for path, value in overlay.values.items():
@@ -106,13 +151,13 @@ class _Loading:
         for name, value in self._overrides.items():
             self._put(tuple(name.split(".")), value, FLAGS)
         wanted = services if services is not None else self._services()
-        sections = {table.settings(): self._read(table) for table in tables_of(wanted)}
-        sections.setdefault(LogSettings, LogSettings())
-        plugins = self._plugin_tables()
-        problems = self._located(overlay.problems)
-        if problems:
-            raise ConfigError(problems)
-        return Config(sections, plugins, self._source, tuple(overlay.warnings))
+        sections: dict[type, object] = {LogSettings: LogSettings()}
+        for table in tables_of(wanted):
+            settings = self._read(table)
+            if settings is not None:
+                sections[type(settings)] = settings
+        config = Config(sections, self._plugin_tables(), self._source, tuple(overlay.warnings))
+        return Examined(config, self._located(overlay.problems), wanted)
 
     def _refuse_unknown_tables(self) -> None:
         known = {*(table.name for table in TABLES), PLUGINS}
@@ -145,7 +190,7 @@ class _Loading:
         self._sources[".".join(path)] = source
 
     def _services(self) -> Collection[Service]:
-        own = {
+        own: set[Service] = {
             service
             for table in TABLES
             if len(table.services) == 1 and table.name in self._tables
@@ -156,7 +201,7 @@ class _Loading:
     def _read(self, table: Table) -> object:
         content = self._tables.get(table.name, {})
         try:
-            settings = read_table(
+            settings: object = read_table(
                 table.settings(), cast("Mapping[str, object]", content), key=table.name, source=self._source
             )
         except ConfigError as error:
@@ -174,7 +219,7 @@ class _Loading:
             if not isinstance(table, dict):
                 key = f"{PLUGINS}.{name}"
                 self._problems.append(ConfigProblem(key, "not a table", f"a table [{key}]"))
-        return content
+        return {name: table for name, table in content.items() if isinstance(table, dict)}
 
     def _located(self, variables: list[ConfigProblem]) -> tuple[ConfigProblem, ...]:
         """Return all problems, each with where its value came from."""

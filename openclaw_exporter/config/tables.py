@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from openclaw_exporter.config.keys import keys_of, variable_of
+from openclaw_exporter.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -41,7 +42,8 @@ class Table:
         name: Its name.
         place: Module and class that read it.
         services: The programs that use it.
-        check_place: Module and function that tell what is wrong between its keys; empty where none does.
+        check_place: Module and function that return, or raise, what is wrong between its keys; empty where
+            there is none.
     """
 
     name: str
@@ -58,8 +60,11 @@ class Table:
         """Return what is wrong between its keys, where each key by itself is right."""
         if not self.check_place:
             return ()
-        problems: tuple[ConfigProblem, ...] = _imported(self.check_place)(settings)
-        return problems
+        try:
+            problems: tuple[ConfigProblem, ...] | None = _imported(self.check_place)(settings)
+        except ConfigError as error:
+            return error.problems
+        return problems or ()
 
 
 def _imported(place: str) -> Any:
@@ -73,7 +78,7 @@ TABLES: Final = (
     Table("collection", "agent.settings:CollectionSettings", ("agent",)),
     Table("pressure", "agent.settings:PressureSettings", ("agent",)),
     Table("telemetry", "telemetry.settings:TelemetrySettings", ("agent", "receiver")),
-    Table("receiver", "receiver.settings:ReceiverSettings", ("receiver",)),
+    Table("receiver", "receiver.settings:ReceiverSettings", ("receiver",), "receiver.safety:require_safe"),
     Table("log", "config.tables:LogSettings", ("agent", "receiver")),
 )
 PLUGINS: Final = "plugins"
@@ -97,3 +102,11 @@ def table_keys(services: Collection[Service] = ("agent", "receiver")) -> Iterato
     """Yield every key of the tables that one of the programs uses, those of plugins left out."""
     for table in tables_of(services):
         yield from keys_of(table.settings(), (table.name,))
+
+
+def all_keys() -> Iterator[Key]:
+    """Yield every key that there is; those that each plugin's table has are under the name `NAME`."""
+    from openclaw_exporter.plugin.host import HostKeys  # noqa: PLC0415 - the receiver needs no host
+
+    yield from table_keys()
+    yield from keys_of(HostKeys, (PLUGINS, "NAME"))

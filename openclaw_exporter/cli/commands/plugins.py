@@ -27,7 +27,7 @@ def command(*, config: Path | None, as_json: bool) -> None:
     tables = load(config, os.environ, services=()).plugins
     loaded = load_plugins(tables, source=str(config or ""))
     listed = [_described(plugin, loaded) for plugin in loaded.plugins]
-    strangers = [
+    strangers: list[dict[str, object]] = [
         {"name": failure.plugin, "status": "failed", "error": failure.message}
         for failure in loaded.failures
         if failure.plugin not in loaded.distributions

@@ -1,0 +1,103 @@
+"""`nodes`: what the registry of a receiver holds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from openclaw_exporter.cli.options import config_option, json_option
+from openclaw_exporter.cli.output import print_json, print_table
+from openclaw_exporter.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_STATES: Final = ("up", "late", "suspect", "expired", "draining", "offline")
+_COLUMNS: Final = ("node_id", "hostname", "state", "slots", "queues", "interval", "last seen", "tags")
+_file = click.Path(path_type=Path)
+
+
+@click.command(name="nodes")
+@config_option
+@click.option("--endpoint", metavar="URL", help="The receiver's base URL, https://host:port.")
+@click.option("--ca", type=_file, metavar="FILE", help="The authorities that sign its certificate.")
+@click.option("--certificate", type=_file, metavar="FILE", help="A reader's certificate (see `pki reader`).")
+@click.option("--key", type=_file, metavar="FILE", help="Its private key.")
+@click.option("--state", "states", multiple=True, type=click.Choice(_STATES), help="Only these; repeatable.")
+@click.option(
+    "--tag", "tags", multiple=True, metavar="KEY:VALUE", help="Only nodes with this tag; repeatable."
+)
+@click.option("--min-available-slots", type=click.IntRange(0), help="Only nodes with so many free slots.")
+@json_option
+def command(
+    *,
+    config: Path | None,
+    endpoint: str | None,
+    ca: Path | None,
+    certificate: Path | None,
+    key: Path | None,
+    states: Sequence[str],
+    tags: Sequence[str],
+    min_available_slots: int | None,
+    as_json: bool,
+) -> None:
+    """List the nodes of a receiver's registry.
+
+    Where the receiver is and which certificate to show comes from the options, or from the tables [openclaw]
+    and [openclaw.tls] of a configuration. The certificate has to be a reader's.
+    """
+    from openclaw_exporter.cli.registry import Registry, RegistryError  # noqa: PLC0415 - imports httpx
+
+    given = {"endpoint": endpoint, "ca": ca, "certificate": certificate, "key": key}
+    place = _place(given, config)
+    filters: dict[str, object] = {
+        "state": list(states),
+        "tag": list(tags),
+        "min_available_slots": min_available_slots,
+    }
+    wanted = {name: value for name, value in filters.items() if value not in (None, [])}
+    try:
+        with Registry(**place) as registry:
+            nodes = list(registry.nodes(wanted))
+    except RegistryError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        print_json(nodes)
+        return
+    print_table(_COLUMNS, map(_row, nodes))
+    click.echo(f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}")
+
+
+def _place(given: dict[str, Any], config: Path | None) -> dict[str, Any]:
+    """Return endpoint and files: the options' where they are given, else the configuration's."""
+    if config is not None:
+        from openclaw_exporter.client.settings import ClientSettings  # noqa: PLC0415 - only with --config
+        from openclaw_exporter.config import load  # noqa: PLC0415
+
+        settings = load(config, os.environ, services=["agent"]).get(ClientSettings)
+        tls = settings.tls
+        found = {
+            "endpoint": settings.endpoint,
+            "ca": tls.ca,
+            "certificate": tls.certificate,
+            "key": tls.key or tls.certificate,
+        }
+        given = {name: value or found[name] for name, value in given.items()}
+    missing = [f"--{name}" for name, value in given.items() if not value]
+    if missing:
+        raise UserError(f"give {', '.join(missing)}, or a configuration with --config")
+    return given
+
+
+def _row(node: dict[str, Any]) -> tuple[object, ...]:
+    heartbeat = node["heartbeat"]
+    capacity = heartbeat["capacity"]
+    queues = ", ".join(f"{topic} {depth}" for topic, depth in heartbeat["queue_depth"].items())
+    slots = f"{capacity.get('available_slots', '?')}/{capacity.get('workers', '?')}"
+    seen = node["last_seen"]
+    interval = f"{node['interval_seconds']} s"
+    tags = " ".join(heartbeat["tags"])
+    return node["node_id"], heartbeat["hostname"], node["state"], slots, queues, interval, seen, tags

@@ -1,0 +1,193 @@
+"""The demo from beginning to end."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
+
+from openclaw_exporter.cli.demo.neighbours import Neighbour, Neighbours, silences
+from openclaw_exporter.cli.demo.processes import Child, ChildError
+from openclaw_exporter.cli.demo.queues import Queues
+from openclaw_exporter.cli.demo.result import Result
+from openclaw_exporter.cli.demo.stage import Stage
+from openclaw_exporter.cli.demo.view import LiveView, addresses
+from openclaw_exporter.cli.demo.watch import Changes, Sight, Watcher
+from openclaw_exporter.cli.registry import RegistryError
+from openclaw_exporter.plugin.host import installed_plugins
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from openclaw_exporter.cli.demo.view import View
+
+_READY: Final = 20.0
+_CHIMERA: Final = "chimera"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the demo was asked for.
+
+    Attributes:
+        nodes: Simulated neighbours.
+        interval: Seconds between two heartbeats of one node.
+        seconds: How long; None until it is told to end.
+        redis: A Redis for the queues; None for one of its own.
+        keep: A directory to work in and to leave behind; None for a temporary one.
+        live: Whether to show a table that changes in its place.
+    """
+
+    nodes: int
+    interval: int
+    seconds: float | None
+    redis: str | None
+    keep: Path | None
+    live: bool
+
+
+class Ending:
+    """Notes SIGINT, SIGTERM and SIGHUP, so that the demo can end in order; a context manager.
+
+    Attributes:
+        signal: Which one came; None so far.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._came = threading.Event()
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # as signal.signal returned it
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.signal = self.signal or number
+        self._came.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long at most; tell whether it is time to end."""
+        return self._came.wait(max(0.0, seconds))
+
+
+class Demo:
+    """Everything that runs.
+
+    Args:
+        wishes: What was asked for.
+        view: Where to say what is going on.
+        ending: Tells when to end.
+    """
+
+    def __init__(self, wishes: Wishes, view: View, ending: Ending) -> None:
+        self._wishes = wishes
+        self._view = view
+        self._ending = ending
+
+    def run(self) -> Result | None:
+        """Show everything; None where it was ended before anything could be seen.
+
+        Raises:
+            UserError: The Redis that was named cannot be used, or a directory cannot be written.
+            ChildError: A process did not start.
+        """
+        with ExitStack() as stack:
+            if self._wishes.keep is None:
+                path = stack.enter_context(tempfile.TemporaryDirectory(prefix="openclaw-demo-"))
+            else:
+                path = str(self._wishes.keep)
+            return self._play(Path(path).resolve(), stack)
+
+    def _play(self, directory: Path, stack: ExitStack) -> Result | None:
+        stage = Stage.build(directory, interval=self._wishes.interval)
+        queues = self._start_queues(stage, stack)
+        receiver = _command("receiver", stage.write_receiver(), stage, stack)
+        watcher = Watcher(stage)
+        stack.callback(watcher.close)
+        children = [receiver, *(queues.children if queues else ())]
+        if not self._wait_for(receiver, watcher):
+            return None
+        children.append(_command("agent", stage.write_agent(queues), stage, stack))
+        neighbours = _neighbours(self._wishes.nodes, stage)
+        stack.callback(neighbours.stop)
+        neighbours.start()
+        if self._wishes.live:
+            self._view = LiveView(addresses(stage), stage.agent.name)
+            stack.callback(self._view.close)
+        else:
+            for line in addresses(stage):
+                self._view.say(line)
+        return self._watch(stage, watcher, neighbours, children)
+
+    def _start_queues(self, stage: Stage, stack: ExitStack) -> Queues | None:
+        installed = installed_plugins()
+        if not installed:
+            self._view.say("no plugin is installed: pip install 'openclaw-exporter[plugins]'")
+        if _CHIMERA not in installed:
+            self._view.say("no queues: the plugin chimera, which reads them, is not installed")
+            return None
+        queues = Queues.start(self._wishes.redis, directory=stage.directory, logs=stage.logs, stack=stack)
+        if isinstance(queues, str):
+            self._view.say(queues)
+            return None
+        self._view.say(f"Queues            {queues.place}, keys {queues.keys.prefix}:*")
+        return queues
+
+    def _wait_for(self, receiver: Child, watcher: Watcher) -> bool:
+        deadline = time.monotonic() + _READY
+        while not watcher.ready():
+            receiver.check()
+            if time.monotonic() > deadline:
+                raise ChildError(f"the receiver is not ready after {_READY:g} s; its log:\n{receiver.tail()}")
+            if self._ending.wait(0.05):
+                return False
+        return True
+
+    def _watch(self, stage: Stage, watcher: Watcher, neighbours: Neighbours, children: list[Child]) -> Result:
+        began = time.monotonic()
+        seconds = self._wishes.seconds
+        end = began + seconds if seconds is not None else float("inf")
+        step = min(0.5, self._wishes.interval / 4)
+        changes = Changes()
+        result = Result(0.0, Sight(), stage.agent.name, 0)
+        try:
+            while not self._ending.wait(min(step, end - time.monotonic())):
+                for child in children:
+                    child.check()
+                result.sight = watcher.look()
+                self._view.show(result.sight, changes.of(result.sight.nodes))
+                if time.monotonic() >= end:
+                    break
+        except (ChildError, RegistryError) as error:
+            result.faults.append(str(error))
+        result.seconds = time.monotonic() - began
+        result.neighbour_failures = neighbours.failures
+        result.judge()
+        return result
+
+
+def _command(name: str, configuration: Path, stage: Stage, stack: ExitStack) -> Child:
+    """Start one of our own commands through the real command line."""
+    child = Child.python(name, "openclaw_exporter", name, "--config", str(configuration), logs=stage.logs)
+    stack.callback(child.stop)
+    return child
+
+
+def _neighbours(count: int, stage: Stage) -> Neighbours:
+    plans = silences(count)
+    listed = [
+        Neighbour(number, stage.neighbour(number), silence) for number, silence in enumerate(plans, start=1)
+    ]
+    return Neighbours(listed, interval=stage.interval)

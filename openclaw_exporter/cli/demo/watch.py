@@ -1,0 +1,126 @@
+"""Watching the demo from outside: the registry through its API, and both `/metrics`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from openclaw_exporter.cli.registry import Registry, RegistryError
+
+if TYPE_CHECKING:
+    from openclaw_exporter.cli.demo.stage import Stage
+
+_TIMEOUT: Final = 5.0
+_SHOWN: Final = ("up", "late", "expired")
+_RESULTS: Final = ("recorded", "duplicate", "history")
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is to be seen at one time.
+
+    Attributes:
+        nodes: The registry, as the API shows it.
+        received: Heartbeats by result, and how many were refused, from the receiver's metrics.
+        failures: Failed publish attempts of the real agent, from its metrics; None while it serves none.
+    """
+
+    nodes: tuple[dict[str, Any], ...] = ()
+    received: Mapping[str, int] = field(default_factory=dict)
+    failures: int | None = None
+
+    def states(self) -> dict[str, int]:
+        """Return how many nodes are up, late and expired."""
+        return {state: sum(node["state"] == state for node in self.nodes) for state in _SHOWN}
+
+    def node(self, node_id: str) -> dict[str, Any] | None:
+        """Return one node; None where the registry does not know it."""
+        return next((node for node in self.nodes if node["node_id"] == node_id), None)
+
+
+class Watcher:
+    """Looks at the receiver and at the agent; a context manager by its `close`."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._registry = Registry(
+            stage.pki.endpoint, ca=stage.pki.ca, certificate=stage.reader.certificate, key=stage.reader.key
+        )
+        self._http = httpx.Client(timeout=_TIMEOUT, trust_env=False)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._registry.close()
+        self._http.close()
+
+    def ready(self) -> bool:
+        """Whether the receiver takes heartbeats."""
+        try:
+            return self._http.get(f"{self._stage.admin_url}/readyz").is_success
+        except httpx.HTTPError:
+            return False
+
+    def nodes(self) -> tuple[dict[str, Any], ...]:
+        """Return the registry.
+
+        Raises:
+            RegistryError: The receiver does not answer.
+        """
+        return tuple(self._registry.nodes())
+
+    def look(self) -> Sight:
+        """Return everything that is to be seen now.
+
+        Raises:
+            RegistryError: The receiver does not answer.
+        """
+        received = dict.fromkeys((*_RESULTS, "refused"), 0)
+        for name, labels, value in self._metrics(f"{self._stage.admin_url}/metrics"):
+            if name == "openclaw_registry_heartbeat_received_total":
+                received[labels["openclaw_result"]] += int(value)
+            elif name == "openclaw_registry_heartbeat_refused_total":
+                received["refused"] += int(value)
+        return Sight(self.nodes(), received, self._agent_failures())
+
+    def _agent_failures(self) -> int | None:
+        try:
+            samples = self._metrics(self._stage.metrics_url)
+        except RegistryError:
+            return None
+        return sum(int(value) for name, _, value in samples if name == "openclaw_publish_failure_total")
+
+    def _metrics(self, url: str) -> list[tuple[str, dict[str, str], float]]:
+        try:
+            text = self._http.get(url).raise_for_status().text
+        except httpx.HTTPError as error:
+            raise RegistryError(f"{url} does not answer: {error}") from error
+        return [
+            (sample.name, sample.labels, sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        ]
+
+
+@dataclass(slots=True)
+class Changes:
+    """Tells what happened to the nodes between two looks at them."""
+
+    _states: dict[str, str] = field(default_factory=dict)
+
+    def of(self, nodes: tuple[dict[str, Any], ...]) -> list[str]:
+        """Return a line for each node that went late, expired, came back or leaves."""
+        lines: list[str] = []
+        for node in nodes:
+            node_id, state = node["node_id"], node["state"]
+            before = self._states.get(node_id)
+            self._states[node_id] = state
+            name = node["heartbeat"]["hostname"]
+            if before is None or before == state:
+                continue
+            word = {("expired", "up"): "returned", ("late", "up"): "up again"}.get((before, state), state)
+            lines.append(f"{name} {word}: {node['reason']}")
+        return lines
