@@ -1,0 +1,45 @@
+"""The publisher that the agent uses and that a Chimera can embed alone.
+
+from openclaw_exporter.client import Publisher, Report, load_settings_from_env
+
+publisher = Publisher(load_settings_from_env(os.environ), lambda: Report(version="1.2.0", capacity={…}))
+publisher.start()
+…
+publisher.stop()
+"""
+
+from openclaw_exporter.client.answers import Outcome
+from openclaw_exporter.client.beats import Report
+from openclaw_exporter.client.clock import Clock, SystemClock
+from openclaw_exporter.client.environment import load_settings_from_env
+from openclaw_exporter.client.identity import resolve_node_id
+from openclaw_exporter.client.publisher import Publisher
+from openclaw_exporter.client.results import Attempt, Stats
+from openclaw_exporter.client.rollout import in_rollout
+from openclaw_exporter.client.settings import (
+    BufferSettings,
+    ClientSettings,
+    TlsSettings,
+    TokenSettings,
+    check,
+)
+from openclaw_exporter.client.state import StateDirectory
+
+__all__ = [
+    "Attempt",
+    "BufferSettings",
+    "ClientSettings",
+    "Clock",
+    "Outcome",
+    "Publisher",
+    "Report",
+    "StateDirectory",
+    "Stats",
+    "SystemClock",
+    "TlsSettings",
+    "TokenSettings",
+    "check",
+    "in_rollout",
+    "load_settings_from_env",
+    "resolve_node_id",
+]

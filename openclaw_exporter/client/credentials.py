@@ -1,0 +1,223 @@
+"""The TLS side of a node's identity: certificate, key and authorities, read again when they change.
+
+A new pair takes the place of a good one only as a whole: the key is the certificate's, OpenSSL takes both,
+the files did not change while they were read, and the certificate is the same node's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import ssl
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from openclaw_exporter.client.files import WatchedFiles
+from openclaw_exporter.errors import CredentialError
+from openclaw_exporter.wire.certificates import thumbprint
+from openclaw_exporter.wire.fields import UUID
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from openclaw_exporter.client.settings import TlsSettings
+    from openclaw_exporter.logs import Episodes
+
+_ATTEMPTS: Final = 3
+_node_of = re.compile(rf"spiffe://[^/]+/chimera/node/({UUID})").fullmatch
+_private_key_in = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL).search
+
+
+class Validity(NamedTuple):
+    """From when until when a credential holds.
+
+    Attributes:
+        not_before: Unix seconds.
+        not_after: Unix seconds.
+    """
+
+    not_before: float
+    not_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """One consistent set of TLS files.
+
+    Attributes:
+        context: For connections to the receiver: TLS 1.2 or newer, both sides authenticated.
+        thumbprint: The certificate's `x5t#S256`.
+        node_id: The node that the certificate's URI SAN names; None where it names none.
+        certificate: The certificate's validity.
+        ca: The validity of the authority that ends first.
+        digest: Tells one set of files from another.
+    """
+
+    context: ssl.SSLContext
+    thumbprint: str
+    node_id: str | None
+    certificate: Validity
+    ca: Validity
+    digest: bytes
+
+
+class TlsFiles:
+    """The TLS files of one node.
+
+    Args:
+        settings: Where they are; `ca` and `certificate` are set.
+        episodes: Where a set that cannot be used is logged.
+
+    Raises:
+        CredentialError: There is no usable set to begin with.
+    """
+
+    def __init__(self, settings: TlsSettings, episodes: Episodes) -> None:
+        if settings.ca is None or settings.certificate is None:
+            raise CredentialError("openclaw.tls.ca and openclaw.tls.certificate are needed for mutual TLS")
+        self._key_path = settings.key or settings.certificate
+        self._certificate_path = settings.certificate
+        self._ca_path = settings.ca
+        self._files = WatchedFiles(self._certificate_path, self._key_path, self._ca_path)
+        self._episodes = episodes
+        self.current = self._load()
+        self._files.accept()
+
+    def refresh(self, node_id: str) -> bool:
+        """Read the files again if they changed, and keep the old set where the new one is not good.
+
+        Args:
+            node_id: Whose certificate it has to be.
+
+        Returns:
+            Whether `current` is another set now.
+        """
+        if not self._files.changed():
+            return False
+        try:
+            fresh = self._load()
+            self._check_node(fresh, node_id)
+        except CredentialError as error:
+            message = f"{error}; the credentials in use stay in force"
+            self._episodes.begin("credentials", str(error), message, level=logging.ERROR)
+            return False
+        self._files.accept()
+        self._episodes.end("credentials", "the TLS files can be used again")
+        if fresh.digest == self.current.digest:
+            return False
+        self.current = fresh
+        return True
+
+    def _check_node(self, fresh: Credentials, node_id: str) -> None:
+        if fresh.node_id not in (None, node_id):
+            raise CredentialError(
+                f"{self._certificate_path} is the certificate of node {fresh.node_id}, not of this one"
+            )
+
+    def _load(self) -> Credentials:
+        for _ in range(_ATTEMPTS):
+            contents = self._read()
+            loaded = self._build(*contents)
+            # OpenSSL reads the files itself: only if they are still the same did it read what we checked.
+            if self._read() == contents:
+                return loaded
+        raise CredentialError(f"{self._certificate_path} and its key keep changing while they are read")
+
+    def _read(self) -> tuple[bytes, ...]:
+        try:
+            return self._files.read()
+        except OSError as error:
+            raise CredentialError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+    def _build(self, certificate_pem: bytes, key_pem: bytes, ca_pem: bytes) -> Credentials:
+        chain = _certificates(certificate_pem, self._certificate_path)
+        authorities = _certificates(ca_pem, self._ca_path)
+        leaf = chain[0]
+        if _public_key_of(key_pem, self._key_path) != _spki(leaf, self._certificate_path):
+            raise CredentialError(f"{self._key_path} is not the key of {self._certificate_path}")
+        return Credentials(
+            context=self._context(authorities),
+            thumbprint=thumbprint(leaf.public_bytes(Encoding.DER)),
+            node_id=_node_id(leaf, self._certificate_path),
+            certificate=_validity(leaf),
+            ca=_first_to_end(authorities),
+            digest=hashlib.sha256(b"\0".join((certificate_pem, key_pem, ca_pem))).digest(),
+        )
+
+    def _context(self, authorities: list[x509.Certificate]) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        der = b"".join(authority.public_bytes(Encoding.DER) for authority in authorities)
+        try:
+            context.load_verify_locations(cadata=der)
+            # Without a password of ours OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(self._certificate_path, self._key_path, password="")
+        except OSError as error:
+            reason = getattr(error, "reason", None) or error.strerror
+            raise CredentialError(
+                f"{self._certificate_path} and {self._key_path} cannot be used for TLS: {reason}"
+            ) from None
+        return context
+
+
+def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        raise CredentialError(f"{path} holds no certificate in PEM form") from None
+
+
+def _public_key_of(pem: bytes, path: Path) -> bytes:
+    block = _private_key_in(pem)
+    if block is None:
+        raise CredentialError(f"{path} holds no private key in PEM form")
+    try:
+        key = load_pem_private_key(block[0], password=None)
+        return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except TypeError:
+        raise CredentialError(f"{path}: the key is encrypted; give it without a pass phrase") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise CredentialError(f"{path} holds a private key that cannot be read") from None
+
+
+def _spki(certificate: x509.Certificate, path: Path) -> bytes:
+    try:
+        return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm):
+        raise CredentialError(f"{path} holds a certificate whose key cannot be read") from None
+
+
+def _node_id(certificate: x509.Certificate, path: Path) -> str | None:
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return None
+    except ValueError:
+        raise CredentialError(f"{path} holds a certificate whose names cannot be read") from None
+    nodes = [
+        match[1]
+        for uri in names.get_values_for_type(x509.UniformResourceIdentifier)
+        if (match := _node_of(uri))
+    ]
+    return nodes[0] if len(nodes) == 1 else None
+
+
+def _validity(certificate: x509.Certificate) -> Validity:
+    return Validity(certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
+
+
+def _first_to_end(authorities: list[x509.Certificate]) -> Validity:
+    validities = [_validity(authority) for authority in authorities]
+    # A bundle may still hold authorities that ended long ago; they verify nothing any more.
+    holding = [validity for validity in validities if validity.not_after > time.time()]
+    return min(holding or validities, key=lambda validity: validity.not_after)

@@ -1,0 +1,206 @@
+"""One kept HTTP/1.1 connection with one deadline for a whole exchange.
+
+httpx and httpcore limit each connect, write and read, but not their sum: a peer that sends a byte now and
+then would hold a heartbeat for ever. The network backend here clips every operation to what is left of the
+exchange, and lets another thread cut an exchange short.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import httpcore
+import httpx
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterable, Iterator
+
+_MAPPED: Final[dict[type[Exception], type[httpx.TransportError]]] = {
+    httpcore.ConnectTimeout: httpx.ConnectTimeout,
+    httpcore.ReadTimeout: httpx.ReadTimeout,
+    httpcore.WriteTimeout: httpx.WriteTimeout,
+    httpcore.PoolTimeout: httpx.PoolTimeout,
+    httpcore.ConnectError: httpx.ConnectError,
+    httpcore.ReadError: httpx.ReadError,
+    httpcore.WriteError: httpx.WriteError,
+    httpcore.ProxyError: httpx.ProxyError,
+    httpcore.LocalProtocolError: httpx.LocalProtocolError,
+    httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
+    httpcore.UnsupportedProtocol: httpx.UnsupportedProtocol,
+}
+
+
+class Network(httpcore.NetworkBackend):
+    """Sockets whose every operation ends at the deadline of the exchange.
+
+    Attributes:
+        deadline: Seconds of `time.monotonic`.
+        connections: How many connections were opened so far.
+        aborted: Whether another thread cut the connection.
+    """
+
+    def __init__(self) -> None:
+        self._inner = httpcore.SyncBackend()
+        self._socket: socket.socket | None = None
+        self._connected_by = math.inf
+        self.deadline = math.inf
+        self.connections = 0
+        self.aborted = False
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Connect to the first of the host's addresses that answers; all of them share the timeout."""
+        self.connections += 1
+        self._connected_by = min(self.deadline, time.monotonic() + (math.inf if timeout is None else timeout))
+        failure: Exception = httpcore.ConnectError(f"{host} has no address")
+        for address in _addresses(host, port):
+            left = self._connected_by - time.monotonic()
+            if left <= 0:
+                raise httpcore.ConnectTimeout from failure
+            try:
+                stream = self._inner.connect_tcp(address, port, left, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+                continue
+            self._socket = stream.get_extra_info("socket")
+            return _Stream(stream, self)
+        raise failure
+
+    def clip(self, timeout: float | None, *, connecting: bool = False) -> float | None:
+        """Return the seconds that one operation may take.
+
+        Raises:
+            httpcore.ReadTimeout: The exchange's time is over.
+        """
+        deadline = self._connected_by if connecting else self.deadline
+        if deadline == math.inf:
+            return timeout
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise httpcore.ConnectTimeout if connecting else httpcore.ReadTimeout
+        return left if timeout is None else min(timeout, left)
+
+    def secured(self, secured: socket.socket | None) -> None:
+        """Note the connection's socket after its TLS handshake."""
+        self._socket = secured
+
+    def abort(self) -> None:
+        """Cut the connection, so that whatever waits for it fails at once. For another thread to call."""
+        self.aborted = True
+        connected = self._socket
+        if connected is not None:
+            try:
+                # The method of the plain socket: that of SSLSocket would take its state from under the reader.
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
+            except OSError:
+                return
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream, network: Network) -> None:
+        self._inner = inner
+        self._network = network
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._network.clip(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, self._network.clip(timeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left = self._network.clip(timeout, connecting=True)
+        secured = self._inner.start_tls(ssl_context, server_hostname, left)
+        self._network.secured(secured.get_extra_info("socket"))
+        return _Stream(secured, self._network)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+class KeptTransport(httpx.BaseTransport):
+    """An httpx transport over one connection, kept between requests.
+
+    Args:
+        context: How to authenticate the receiver, and this node to it.
+        keep: Seconds for which an idle connection is kept.
+        proxy: URL of an HTTP proxy; empty for none.
+    """
+
+    def __init__(self, context: ssl.SSLContext, *, keep: float, proxy: str = "") -> None:
+        self.network = Network()
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            proxy=httpcore.Proxy(proxy) if proxy else None,
+            max_connections=1,
+            keepalive_expiry=keep,
+            http1=True,
+            http2=False,
+            network_backend=self.network,
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return the answer, its body not read yet.
+
+        Raises:
+            httpx.TransportError: There is no answer.
+        """
+        url = request.url
+        raw = httpcore.Request(
+            method=request.method,
+            url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        with _httpx_errors():
+            answer = self._pool.handle_request(raw)
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._pool.close()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _httpx_errors():
+            yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        with _httpx_errors():
+            self._answer.close()
+
+
+@contextmanager
+def _httpx_errors() -> Iterator[None]:
+    try:
+        yield
+    except tuple(_MAPPED) as error:
+        raise _MAPPED[type(error)](str(error)) from error
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise httpcore.ConnectError(error) from error
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
