@@ -9,7 +9,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Final
 
-import httpx
+import httpcore
 import msgspec
 
 from openclaw_exporter.wire.problems import TYPE_PREFIX
@@ -84,12 +84,14 @@ def failure_of(error: Exception) -> str:
     causes = tuple(_causes(error))
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return "dns"
-    if isinstance(error, httpx.TimeoutException) or any(isinstance(cause, TimeoutError) for cause in causes):
+    if isinstance(error, httpcore.TimeoutException) or any(
+        isinstance(cause, TimeoutError) for cause in causes
+    ):
         return "timeout"
     # An end of file within TLS is a peer that went away, not one that refuses.
     if any(isinstance(cause, ssl.SSLError) and not _is_eof(cause) for cause in causes):
         return "tls"
-    if isinstance(error, (httpx.ProtocolError, httpx.DecodingError)) and not _is_disconnect(error):
+    if isinstance(error, httpcore.ProtocolError) and not _is_disconnect(error):
         return "protocol"
     return "connection"
 
@@ -132,4 +134,4 @@ def _is_eof(error: BaseException) -> bool:
 
 
 def _is_disconnect(error: Exception) -> bool:
-    return isinstance(error, httpx.RemoteProtocolError) and "disconnected" in str(error)
+    return isinstance(error, httpcore.RemoteProtocolError) and "disconnected" in str(error)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-import httpx
+import httpcore
 
 from openclaw_exporter import __version__
 from openclaw_exporter.client.answers import Delivery, Outcome, failure_of, outcome_of, reason_of
 from openclaw_exporter.client.pacing import parse_http_date, parse_retry_after
 from openclaw_exporter.client.settings import publish_url
-from openclaw_exporter.client.transport import KeptTransport
+from openclaw_exporter.client.transport import NO_ANSWER, KeptTransport
 from openclaw_exporter.wire import headers
 from openclaw_exporter.wire.answers import read_epoch, read_interval
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.client.metrics import PublisherMetrics
     from openclaw_exporter.client.outgoing import Outgoing
     from openclaw_exporter.client.settings import ClientSettings
+    from openclaw_exporter.client.transport import Transport
     from openclaw_exporter.logs import Episodes
 
 MAX_ANSWER_BYTES: Final = 65_536
@@ -33,7 +35,7 @@ MOST_OFFSET: Final = 25 * 3600.0
 
 _REPLAY: Final = {headers.REPLAY: headers.REPLAYED}
 _DRAINING: Final = {headers.STATE: headers.DRAINING}
-_STALE: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+_STALE: Final = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
 
 
 class Courier:
@@ -64,10 +66,11 @@ class Courier:
         clock: Clock,
         metrics: PublisherMetrics,
         episodes: Episodes,
-        transport: httpx.BaseTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self._settings = settings
-        self._url = httpx.URL(publish_url(settings.endpoint))
+        self._url = httpcore.URL(publish_url(settings.endpoint))
+        self._host = urlsplit(settings.endpoint).netloc
         self._node_id = node_id
         self._tls = tls
         self._bearer = bearer
@@ -130,7 +133,7 @@ class Courier:
         started = self._clock.monotonic()
         try:
             response, body = self._exchange(request, ends)
-        except (httpx.TransportError, OSError) as error:
+        except NO_ANSWER as error:
             delivery = Delivery(Outcome.BACKOFF, error_type=failure_of(error))
         else:
             delivery = self._verdict(response, body)
@@ -141,10 +144,12 @@ class Courier:
             self.successes += 1
         return delivery
 
-    def _request(self, outgoing: Outgoing, extra: Mapping[str, str]) -> httpx.Request:
+    def _request(self, outgoing: Outgoing, extra: Mapping[str, str]) -> httpcore.Request:
         settings = self._settings
         token = self._bearer.token(self._tls.current.thumbprint)
         sent = {
+            "Host": self._host,
+            "Content-Length": str(len(outgoing.body)),
             "User-Agent": f"openclaw-exporter/{__version__}",
             "Accept": "application/json, application/problem+json",
             # An answer has a few hundred bytes; whoever compresses one wants something else.
@@ -157,16 +162,13 @@ class Courier:
         }
         waits = {"connect": settings.connect_timeout, "pool": settings.connect_timeout}
         waits |= {"read": settings.timeout, "write": settings.timeout}
-        return httpx.Request(
-            "POST", self._url, headers=sent, content=outgoing.body, extensions={"timeout": waits}
+        fields = [(name.encode(), value.encode()) for name, value in sent.items()]
+        return httpcore.Request(
+            "POST", self._url, headers=fields, content=outgoing.body, extensions={"timeout": waits}
         )
 
-    def _exchange(self, request: httpx.Request, ends: float | None) -> tuple[httpx.Response, bytes]:
-        """Send a request and read its answer.
-
-        Raises:
-            httpx.TransportError: There is none.
-        """
+    def _exchange(self, request: httpcore.Request, ends: float | None) -> tuple[httpcore.Response, bytes]:
+        """Send a request and read its answer; raise one of `NO_ANSWER` where there is none."""
         if self._given is not None:
             return _converse(self._given, request)
         kept = self._connection()
@@ -190,19 +192,18 @@ class Courier:
             self._kept = KeptTransport(self._tls.current.context, keep=keep, proxy=self._settings.proxy)
         return self._kept
 
-    def _verdict(self, response: httpx.Response, body: bytes) -> Delivery:
-        status = response.status_code
+    def _verdict(self, response: httpcore.Response, body: bytes) -> Delivery:
+        status = response.status
+        fields = {name.lower(): value.decode("latin-1") for name, value in response.headers}
         outcome = outcome_of(status)
         wall = self._clock.wall()
-        date = parse_http_date(response.headers.get("Date"))
+        date = parse_http_date(fields.get(b"date"))
         accepted = outcome is Outcome.ACCEPTED
         return Delivery(
             outcome,
             status=status,
             error_type="" if accepted else str(status),
-            retry_after=parse_retry_after(
-                response.headers.get("Retry-After"), wall if date is None else date
-            ),
+            retry_after=parse_retry_after(fields.get(b"retry-after"), wall if date is None else date),
             interval=read_interval(body) if accepted else None,
             epoch=read_epoch(body) if outcome is Outcome.CONFLICT else None,
             offset=None if date is None else date - wall,
@@ -224,25 +225,25 @@ class Courier:
         return offset
 
 
-def _converse(transport: httpx.BaseTransport, request: httpx.Request) -> tuple[httpx.Response, bytes]:
+def _converse(transport: Transport, request: httpcore.Request) -> tuple[httpcore.Response, bytes]:
     response = transport.handle_request(request)
     try:
         return response, _read(response)
     finally:
         try:
             response.close()
-        except httpx.TransportError:
+        except NO_ANSWER:
             logging.getLogger(__name__).debug("the connection was lost after the answer")
 
 
-def _read(response: httpx.Response) -> bytes:
+def _read(response: httpcore.Response) -> bytes:
     """Return the answer's body as far as it came: the status alone decides."""
     body = b""
     try:
-        for part in response.iter_raw():
+        for part in response.iter_stream():
             body += part
             if len(body) > MAX_ANSWER_BYTES:
                 return b""
-    except httpx.TransportError:
+    except NO_ANSWER:
         return b""
     return body

@@ -29,12 +29,12 @@ from openclaw_exporter.logs import Episodes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import httpx
     from opentelemetry.metrics import Meter
 
     from openclaw_exporter.client.beats import Report
     from openclaw_exporter.client.clock import Clock
     from openclaw_exporter.client.settings import ClientSettings
+    from openclaw_exporter.client.transport import Transport
 
 _LOG = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Publisher:
         *,
         meter: Meter | None = None,
         clock: Clock | None = None,
-        transport: httpx.BaseTransport | None = None,
+        transport: Transport | None = None,
         rng: random.Random | None = None,
     ) -> None:
         problems = check(settings)
@@ -184,7 +184,7 @@ class Publisher:
         if not done:
             _LOG.warning("the publisher is still in an exchange and is left to end by itself")
 
-    def _open(self, source: Callable[[], Report], transport: httpx.BaseTransport | None) -> str:
+    def _open(self, source: Callable[[], Report], transport: Transport | None) -> str:
         settings, clock = self._settings, self._clock
         self._close.append(self._metrics.close)
         if not settings.enabled:

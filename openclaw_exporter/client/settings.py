@@ -170,7 +170,7 @@ def _url_fault(url: str, scheme: str) -> str | None:
         port = parts.port
     except ValueError:
         return "is no URL"
-    if parts.scheme != scheme or not parts.hostname or port == 0:
+    if parts.scheme != scheme or not parts.hostname or port == 0 or not url.isascii():
         return f"is no {scheme} URL"
     if parts.username is not None or parts.password is not None:
         return "holds a user name or password, which has no place here"

@@ -1,6 +1,6 @@
 """One kept HTTP/1.1 connection with one deadline for a whole exchange.
 
-httpx and httpcore limit each connect, write and read, but not their sum: a peer that sends a byte now and
+httpcore limits each connect, write and read, but not their sum: a peer that sends a byte now and
 then would hold a heartbeat for ever. The network backend here clips every operation to what is left of the
 exchange, and lets another thread cut an exchange short.
 """
@@ -10,29 +10,31 @@ from __future__ import annotations
 import math
 import socket
 import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpcore
-import httpx
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
-_MAPPED: Final[dict[type[Exception], type[httpx.TransportError]]] = {
-    httpcore.ConnectTimeout: httpx.ConnectTimeout,
-    httpcore.ReadTimeout: httpx.ReadTimeout,
-    httpcore.WriteTimeout: httpx.WriteTimeout,
-    httpcore.PoolTimeout: httpx.PoolTimeout,
-    httpcore.ConnectError: httpx.ConnectError,
-    httpcore.ReadError: httpx.ReadError,
-    httpcore.WriteError: httpx.WriteError,
-    httpcore.ProxyError: httpx.ProxyError,
-    httpcore.LocalProtocolError: httpx.LocalProtocolError,
-    httpcore.RemoteProtocolError: httpx.RemoteProtocolError,
-    httpcore.UnsupportedProtocol: httpx.UnsupportedProtocol,
-}
+
+class Transport(Protocol):
+    """What sends requests: a `KeptTransport`, or whatever stands in for one."""
+
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Send a request and return the answer, its body not read yet; raise one of `NO_ANSWER` without one."""
+        ...
+
+
+NO_ANSWER: Final = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    OSError,
+)
+"""What `handle_request` raises where there is no answer."""
 
 
 class Network(httpcore.NetworkBackend):
@@ -101,7 +103,7 @@ class Network(httpcore.NetworkBackend):
         connected = self._socket
         if connected is not None:
             try:
-                # The method of the plain socket: that of SSLSocket would take its state from under the reader.
+                # The plain socket's method: that of SSLSocket would take its state from under the reader.
                 socket.socket.shutdown(connected, socket.SHUT_RDWR)
             except OSError:
                 return
@@ -133,8 +135,8 @@ class _Stream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
 
-class KeptTransport(httpx.BaseTransport):
-    """An httpx transport over one connection, kept between requests.
+class KeptTransport:
+    """One connection to the receiver, kept between requests.
 
     Args:
         context: How to authenticate the receiver, and this node to it.
@@ -154,48 +156,13 @@ class KeptTransport(httpx.BaseTransport):
             network_backend=self.network,
         )
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request and return the answer, its body not read yet.
-
-        Raises:
-            httpx.TransportError: There is no answer.
-        """
-        url = request.url
-        raw = httpcore.Request(
-            method=request.method,
-            url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=request.extensions,
-        )
-        with _httpx_errors():
-            answer = self._pool.handle_request(raw)
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer))
+    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+        """Send a request and return the answer, its body not read yet; raise one of `NO_ANSWER` without one."""
+        return self._pool.handle_request(request)
 
     def close(self) -> None:
         """Close the connection."""
         self._pool.close()
-
-
-class _Body(httpx.SyncByteStream):
-    def __init__(self, answer: httpcore.Response) -> None:
-        self._answer = answer
-
-    def __iter__(self) -> Iterator[bytes]:
-        with _httpx_errors():
-            yield from self._answer.iter_stream()
-
-    def close(self) -> None:
-        with _httpx_errors():
-            self._answer.close()
-
-
-@contextmanager
-def _httpx_errors() -> Iterator[None]:
-    try:
-        yield
-    except tuple(_MAPPED) as error:
-        raise _MAPPED[type(error)](str(error)) from error
 
 
 def _addresses(host: str, port: int) -> list[str]:
