@@ -43,9 +43,13 @@ _MAKERS = {
 }
 
 
-@functools.cache
-def key(kind: str, _name: str = "") -> Any:
+def key(kind: str, name: str = "") -> Any:
     """Return a private key of a kind; another name, another key."""
+    return _key(kind, name)
+
+
+@functools.cache
+def _key(kind: str, _name: str) -> Any:
     return _MAKERS[kind]()
 
 
