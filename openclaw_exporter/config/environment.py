@@ -72,8 +72,10 @@ def read_environment(environ: Mapping[str, str], keys: Iterable[Key]) -> Overlay
 
 
 def _unknown(variable: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(variable, known, n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    # Without the prefix that all have in common, and that would make strangers look alike.
+    names = [name.removeprefix(PREFIX) for name in known]
+    nearest = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
+    hint = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
     return f"the environment variable {variable} sets no key of the configuration and is ignored{hint}"
 
 

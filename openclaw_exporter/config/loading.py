@@ -201,14 +201,33 @@ class _Loading:
     def _read(self, table: Table) -> object:
         content = self._tables.get(table.name, {})
         try:
-            settings: object = read_table(
-                table.settings(), cast("Mapping[str, object]", content), key=table.name, source=self._source
-            )
+            settings = self._settings(table, content)
         except ConfigError as error:
             self._problems.extend(error.problems)
+            self._problems.extend(self._further(table, content, error.problems))
             return None
         self._problems.extend(table.check(settings))
         return settings
+
+    def _settings(self, table: Table, content: object) -> object:
+        mapping = cast("Mapping[str, object]", content)
+        settings: object = read_table(table.settings(), mapping, key=table.name, source=self._source)
+        return settings
+
+    def _further(
+        self, table: Table, content: object, found: tuple[ConfigProblem, ...]
+    ) -> Iterator[ConfigProblem]:
+        """Yield what is wrong between the keys of a table, its wrong keys left out."""
+        wrong = {problem.key for problem in found}
+        if not isinstance(content, dict) or f"{table.name}.enabled" in wrong:
+            return
+        pruned = _without(content, table.name, {key.split("[", 1)[0] for key in wrong})
+        try:
+            problems = table.check(self._settings(table, pruned))
+        except ConfigError:
+            return
+        meant = {f"{problem.key.rpartition('.')[0]}.{problem.nearest}" for problem in found}
+        yield from (problem for problem in problems if problem.key not in wrong | meant)
 
     def _plugin_tables(self) -> dict[str, Mapping[str, object]]:
         content = self._tables.get(PLUGINS, {})
@@ -238,6 +257,15 @@ class _Loading:
                 return self._sources[base]
             base = base.rpartition(".")[0]
         return self._source
+
+
+def _without(table: Mapping[str, object], name: str, keys: Collection[str]) -> dict[str, object]:
+    """Return a table without some of its keys, which are dotted, as are those of the tables in it."""
+    return {
+        key: _without(value, f"{name}.{key}", keys) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if f"{name}.{key}" not in keys
+    }
 
 
 def _plugin_keys(environ: Mapping[str, str]) -> Iterator[Key]:
