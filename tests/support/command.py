@@ -65,13 +65,15 @@ class Command:
 class ReceiverCommand(Command):
     """`openclaw-exporter receiver` with SQLite, on fixed loopback ports so that it can come back."""
 
-    def __init__(self, directory: Path, pki: Pki, *, extra: str = "") -> None:
+    def __init__(self, directory: Path, pki: Pki, *, extra: str = "", rate: float = 1000.0) -> None:
         self.port, self.admin_port = free_port(), free_port()
         self.database = directory / "registry.sqlite3"
         server = pki.server()
         config = directory / "receiver.toml"
         config.write_text(
             f"""
+[log]
+format = "json"
 [receiver]
 host = "127.0.0.1"
 port = {self.port}
@@ -83,9 +85,13 @@ key = "{server.key}"
 trust_domain = "{pki.trust_domain}"
 [receiver.tokens]
 jwks = "{pki.jwks}"
-audience = "{pki.audience}"
-issuer = "{pki.issuer}"
 algorithms = ["ES256"]
+[[receiver.tokens.issuers]]
+issuer = "{pki.issuer}"
+audience = "{pki.audience}"
+[receiver.limits]
+rate = {rate}
+burst = 1000
 [receiver.store]
 url = "sqlite:///{self.database}"
 [receiver.admin]
