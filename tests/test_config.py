@@ -127,12 +127,12 @@ def test_tables_in_variables_are_json_or_inline_toml() -> None:
 
 MISSING_TOKEN = [
     (
-        "FILE: openclaw.token.audience: is needed with the token profile 'minted'; allowed: the audience that the "
-        "receiver expects"
+        "FILE: openclaw.token.audience: is needed with the token profile 'minted'; allowed: the audience "
+        "that the receiver expects"
     ),
     (
-        "FILE: openclaw.token.issuer: is needed with the token profile 'minted'; allowed: the issuer that the "
-        "receiver knows"
+        "FILE: openclaw.token.issuer: is needed with the token profile 'minted'; allowed: the issuer "
+        "that the receiver knows"
     ),
     "FILE: openclaw.token.key: is needed with the token profile 'minted'; allowed: the path of a PEM file",
     (
@@ -221,14 +221,14 @@ WRONG: dict[str, tuple[str, list[str]]] = {
         """,
         [
             (
-                "FILE: receiver.tls.ca: is not set; allowed: a PEM file with the authorities that sign client "
-                "certificates: without one anybody could publish"
+                "FILE: receiver.tls.ca: is not set; allowed: a PEM file with the authorities that sign "
+                "client certificates: without one anybody could publish"
             ),
             "FILE: receiver.tls.certificate: is not set; allowed: a PEM file with the receiver's certificate",
             "FILE: receiver.tls.key: is not set; allowed: a PEM file with the certificate's private key",
             (
-                "FILE: receiver.tokens.algorithms[0]: got 'HS256'; allowed: one of 'ES256', 'EdDSA', 'RS256', "
-                "'PS256'"
+                "FILE: receiver.tokens.algorithms[0]: got 'HS256'; "
+                "allowed: one of 'ES256', 'EdDSA', 'RS256', 'PS256'"
             ),
             "FILE: receiver.tokens.issuers[0].issuer: missing; allowed: a string that is not empty",
             "FILE: receiver.tokens.issuers[0].isuer: unknown key; did you mean 'issuer'?",
@@ -275,8 +275,8 @@ def test_problems_of_variables_and_flags_name_them(file: Path) -> None:
         "OPENCLAW_RECEIVER_PORT: receiver.port: got 99999; allowed: an integer from 0 to 65535",
         "OPENCLAW_RECEIVER_RETENTION: receiver.retention: got 'a day'; allowed: a number above 0",
         (
-            "OPENCLAW_RECEIVER_TOKENS_ISSUERS: receiver.tokens.issuers: got '[1'; allowed: a list, each item a "
-            "table"
+            "OPENCLAW_RECEIVER_TOKENS_ISSUERS: receiver.tokens.issuers: got '[1'; allowed: a list, "
+            "each item a table"
         ),
         "command line: receiver.host: got 7; allowed: a string",
     ]
