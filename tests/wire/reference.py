@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import math
 import string
 import unicodedata
@@ -21,8 +22,17 @@ EXAMPLE: dict[str, Any] = {
     "uptime_seconds": 86400,
 }
 
+MISSING = object()
+"""As a field's value: the field is left out."""
+
 _LETTERS_AND_DIGITS = set(string.ascii_letters + string.digits)
 _BREAKING = {"Cc", "Zl", "Zp", "Cs"}
+
+
+def body(**changes: Any) -> bytes:
+    """Return the example as a request body, with changed or missing fields."""
+    members = {name: value for name, value in (EXAMPLE | changes).items() if value is not MISSING}
+    return json.dumps(members).encode()
 
 
 def wrong_fields(members: dict[str, Any]) -> set[str]:

@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
-from wire.attacks import jwks
 from wire.forge import DROP, jwk, key, pem, public_pem
+from wire.scene import jwks
 
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.wire.tokens import Algorithm, KeySet, SigningKey, public_jwks

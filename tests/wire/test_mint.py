@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
-from wire.attacks import AUDIENCE, NOW, THUMBPRINT
 from wire.forge import NODE, key, pem
+from wire.scene import AUDIENCE, NOW, THUMBPRINT
 
 from openclaw_exporter.errors import ConfigError
 from openclaw_exporter.wire.tokens import (

@@ -7,8 +7,10 @@ import re
 from typing import Any
 
 import pytest
-from wire.attacks import (
-    ATTACKS,
+from wire.attacks_on_claims import CLAIM_ATTACKS
+from wire.attacks_on_form import FORM_ATTACKS
+from wire.forge import DROP, NODE, key, token
+from wire.scene import (
     AUDIENCE,
     BOUND,
     CLAIMS,
@@ -22,11 +24,12 @@ from wire.attacks import (
     signed_by,
     verifier,
 )
-from wire.forge import DROP, NODE, key, token
 
 from openclaw_exporter.errors import TokenError
 from openclaw_exporter.wire.problems import CASES
 from openclaw_exporter.wire.tokens import MAX_TOKEN_BYTES, VerifiedToken
+
+ATTACKS = [*FORM_ATTACKS, *CLAIM_ATTACKS]
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=[f"{each.slug}: {each.name}" for each in ATTACKS])

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire.attacks import AUDIENCE, BOUND, CLAIMS, EXTERNAL, HEADER, NOW, THUMBPRINT, minted, verifier
 from wire.forge import NODE, OTHER_NODE, b64, certificate, key, pem, token, uri
+from wire.scene import AUDIENCE, BOUND, CLAIMS, EXTERNAL, HEADER, NOW, THUMBPRINT, minted, verifier
 
 from openclaw_exporter.errors import IdentityError, TokenError
 from openclaw_exporter.wire.certificates import IdentityRule, check_publisher, thumbprint
