@@ -1,0 +1,162 @@
+"""All collectors: one thread tells them when to run and gives up those that are overdue."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from openclaw_exporter.agent.sources import ThreadSource
+from openclaw_exporter.agent.worker import Worker
+from openclaw_exporter.logs import Episodes
+from openclaw_exporter.plugin.guard import Guard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from openclaw_exporter.agent.settings import ProcessSettings
+    from openclaw_exporter.agent.snapshot import Board, CollectorKey
+    from openclaw_exporter.agent.sources import Source
+    from openclaw_exporter.plugin.host import LoadedCollector
+
+_LOGGER: Final = logging.getLogger(__name__)
+_IDLE: Final = 3600.0
+
+
+class Collection:
+    """Runs collectors and puts their results on a board.
+
+    Args:
+        board: Where results go.
+        process: Returns what holds for collectors in processes of their own.
+        on_run: Called with the collector and the duration in seconds of each run that ended.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        process: Callable[[], ProcessSettings],
+        on_run: Callable[[LoadedCollector, float], None] = lambda _loaded, _seconds: None,
+    ) -> None:
+        self._board = board
+        self._process = process
+        self._on_run = on_run
+        self._episodes = Episodes(_LOGGER)
+        self._lock = threading.Lock()
+        self._workers: dict[CollectorKey, Worker] = {}
+        self._ended: list[Worker] = []
+        self._guards: dict[CollectorKey, tuple[int, Guard]] = {}
+        self._changed = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._attend, name="collection", daemon=True)
+
+    def start(self) -> None:
+        """Start attending to collectors, those added later too."""
+        self._thread.start()
+
+    @property
+    def loaded(self) -> tuple[LoadedCollector, ...]:
+        """The collectors that run now, in order."""
+        return tuple(worker.loaded for worker in self._workers.values())
+
+    @property
+    def running(self) -> tuple[LoadedCollector, ...]:
+        """The collectors that are in the middle of a run now."""
+        return tuple(worker.loaded for worker in self._workers.values() if worker.running)
+
+    def add(self, loaded: Iterable[LoadedCollector]) -> None:
+        """Run further collectors, beside those that run."""
+        with self._lock:
+            self._arrange((*self.loaded, *loaded))
+
+    def replace(self, loaded: Iterable[LoadedCollector]) -> None:
+        """Run exactly these collectors. One that is the same object as before goes on undisturbed.
+
+        The first collection of each is due at once; the second ones are spread over the interval, so that
+        the collectors do not all run at the same moment for ever.
+        """
+        with self._lock:
+            self._arrange(loaded)
+
+    def wait_for_first(self, timeout: float) -> bool:
+        """Wait until every collector has ended or given up its first run; tell whether that came in time."""
+        until = time.monotonic() + timeout
+        return all(
+            worker.first_result.wait(max(0.0, until - time.monotonic()))
+            for worker in tuple(self._workers.values())
+        )
+
+    def cancel(self) -> None:
+        """Stop collecting. Never waits for a collector: what runs is left to itself, or killed."""
+        with self._lock:
+            self._closing = True
+            workers = tuple(self._workers.values())
+        self._changed.set()
+        for worker in workers:
+            worker.cancel()
+
+    def join(self, timeout: float) -> tuple[LoadedCollector, ...]:
+        """Wait a bounded time for the threads to end, after `cancel`; return the collectors that go on."""
+        until = time.monotonic() + timeout
+        everyone = (*self._workers.values(), *self._ended)
+        for worker in everyone:
+            worker.join(max(0.0, until - time.monotonic()))
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, until - time.monotonic()))
+        return tuple(worker.loaded for worker in everyone if worker.running)
+
+    def _arrange(self, loaded: Iterable[LoadedCollector]) -> None:
+        if self._closing:
+            return
+        wanted = {(item.plugin, item.name): item for item in sorted(loaded, key=_order)}
+        kept = {key: worker for key, worker in self._workers.items() if wanted.get(key) is worker.loaded}
+        gone = [worker for key, worker in self._workers.items() if key not in kept]
+        for worker in gone:
+            worker.cancel()
+        self._ended = [worker for worker in (*self._ended, *gone) if worker.alive]
+        self._board.arrange(wanted)
+        now = time.monotonic()
+        workers: dict[CollectorKey, Worker] = {}
+        for number, (key, item) in enumerate(wanted.items()):
+            worker = kept.get(key) or self._worker(item)
+            workers[key] = worker
+            if key not in kept:
+                worker.start(due=now, then=now + item.interval * (number + 1) / len(wanted))
+        self._workers = workers
+        self._changed.set()
+
+    def _worker(self, loaded: LoadedCollector) -> Worker:
+        guard = self._guard(loaded)
+        source: Source
+        if loaded.isolation == "process":
+            from openclaw_exporter.agent.isolation import ChildSource  # noqa: PLC0415 - only when used
+
+            source = ChildSource(loaded, guard, self._process())
+        else:
+            source = ThreadSource(loaded.collector, guard)
+        return Worker(loaded, source, self._board, self._episodes, self._on_run)
+
+    def _guard(self, loaded: LoadedCollector) -> Guard:
+        """Return the collector's guard; it outlives a reload, because the series it has counted do."""
+        key = (loaded.plugin, loaded.name)
+        budget, guard = self._guards.get(key, (0, None))
+        previous = self._workers.get(key)
+        if guard is None or budget != loaded.series_budget or (previous is not None and previous.running):
+            guard = Guard(loaded.series_budget)
+            self._guards[key] = (loaded.series_budget, guard)
+        return guard
+
+    def _attend(self) -> None:
+        next_time = 0.0
+        while not self._closing:
+            self._changed.wait(max(0.0, next_time - time.monotonic()))
+            self._changed.clear()
+            now = time.monotonic()
+            next_time = min(
+                (worker.attend(now) for worker in tuple(self._workers.values())), default=now + _IDLE
+            )
+
+
+def _order(loaded: LoadedCollector) -> CollectorKey:
+    return loaded.plugin, loaded.name

@@ -1,0 +1,82 @@
+"""Loading plugins beside the publishing: each by itself, so that a slow import holds nobody else up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from openclaw_exporter.plugin.host import installed_plugins, load_plugins
+
+if TYPE_CHECKING:
+    from openclaw_exporter.agent.collection import Collection
+    from openclaw_exporter.agent.settings import AgentConfig
+    from openclaw_exporter.plugin.host import LoadedPlugins
+
+_LOGGER: Final = logging.getLogger(__name__)
+
+
+class PluginLoader:
+    """Loads the plugins of a configuration and gives their collectors to the collection.
+
+    Args:
+        collection: What runs the collectors.
+    """
+
+    def __init__(self, collection: Collection) -> None:
+        self._collection = collection
+        self._threads: tuple[threading.Thread, ...] = ()
+
+    def start(self, config: AgentConfig) -> None:
+        """Begin to load every plugin, each on a thread of its own; its collectors run as soon as they are."""
+        self._threads = tuple(
+            threading.Thread(target=self._load_first, args=(config, name), name=f"load-{name}", daemon=True)
+            for name in _names(config)
+        )
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait a bounded time until all are loaded; tell whether that came about."""
+        until = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def reload(self, old: AgentConfig, new: AgentConfig) -> None:
+        """Load again each plugin whose configuration is another one; a plugin that fails stays as it was."""
+        for name in sorted({*_names(old), *_names(new)}):
+            if old.collection == new.collection and old.plugins.get(name) == new.plugins.get(name):
+                continue
+            loaded = _load(new, name)
+            mine = [item for item in self._collection.loaded if item.plugin == name]
+            if loaded.failures:
+                kept = "; the collectors that run stay as they are" if mine else ""
+                _LOGGER.error("%s%s", loaded.failures[0], kept)
+                continue
+            others = [item for item in self._collection.loaded if item.plugin != name]
+            self._collection.replace((*others, *loaded.collectors))
+            _LOGGER.info("plugin %s: %d collectors after the reload", name, len(loaded.collectors))
+
+    def _load_first(self, config: AgentConfig, name: str) -> None:
+        loaded = _load(config, name)
+        for failure in loaded.failures:
+            _LOGGER.error("%s", failure)
+        if loaded.collectors:
+            self._collection.add(loaded.collectors)
+
+
+def _names(config: AgentConfig) -> list[str]:
+    """Return every plugin that is installed or that has a table; the latter may be a mistake to be named."""
+    return sorted({*installed_plugins(), *config.plugins})
+
+
+def _load(config: AgentConfig, name: str) -> LoadedPlugins:
+    return load_plugins(
+        config.plugins,
+        default_interval=config.collection.interval,
+        default_deadline=config.collection.deadline,
+        only={name},
+        source=config.source,
+    )

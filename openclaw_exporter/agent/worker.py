@@ -1,0 +1,213 @@
+"""One collector on its own thread: when it runs, what became of it, and what is said about that."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+from openclaw_exporter.agent.snapshot import CollectorState
+from openclaw_exporter.plugin.redaction import describe_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from openclaw_exporter.agent.snapshot import Board
+    from openclaw_exporter.agent.sources import Source
+    from openclaw_exporter.logs import Episodes
+    from openclaw_exporter.plugin.guard import Checked, Rejection
+    from openclaw_exporter.plugin.host import LoadedCollector
+
+DEADLINE: Final = "deadline"
+MAX_ERROR_TYPES: Final = 20
+OTHER: Final = "_OTHER"
+"""The `error.type` of the semantic conventions for what has no type of its own."""
+
+_SHOWN: Final = 3
+
+
+class Worker:
+    """Runs one collector, at its interval, on a daemon thread.
+
+    The thread of the `Collection` calls `attend` when it is time; the collector itself runs on the worker's
+    own thread. A run that is not done at its deadline is given up at that moment: its observations leave the
+    snapshot, what it yields later is thrown away, and it is skipped until it ends.
+
+    Args:
+        loaded: The collector.
+        source: What runs it.
+        board: Where results go.
+        episodes: Where lasting conditions are logged.
+        on_run: Called with the collector's key and the duration in seconds of each run that ended.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedCollector,
+        source: Source,
+        board: Board,
+        episodes: Episodes,
+        on_run: Callable[[LoadedCollector, float], None],
+    ) -> None:
+        self.loaded = loaded
+        self.first_result = threading.Event()
+        self._source = source
+        self._board = board
+        self._episodes = episodes
+        self._on_run = on_run
+        self._label = f"collector {loaded.plugin}/{loaded.name}"
+        self._fresh_for = max(2 * loaded.interval, loaded.interval + loaded.deadline)
+        self._lock = threading.Lock()
+        self._go = threading.Semaphore(0)
+        self._due = time.monotonic()
+        self._started: float | None = None
+        self._overdue = False
+        self._closing = False
+        self._errors: Counter[str] = Counter()
+        self._last_success: float | None = None
+        self._thread = threading.Thread(
+            target=self._work, name=f"collect-{loaded.plugin}-{loaded.name}", daemon=True
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is going on now."""
+        return self._started is not None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread goes on."""
+        return self._thread.is_alive()
+
+    def start(self, *, due: float, then: float) -> None:
+        """Start the thread.
+
+        Args:
+            due: When to collect first, monotonic seconds.
+            then: When to collect for the second time; after that at every interval.
+        """
+        self._due, self._then = due, then
+        self._thread.start()
+
+    def attend(self, now: float) -> float:
+        """Begin a run that is due, give up one that is overdue, and return when to come again."""
+        overdue = False
+        with self._lock:
+            if self._started is not None:
+                deadline = self._started + self.loaded.deadline
+                overdue = now >= deadline and not self._overdue
+                self._overdue = self._overdue or overdue
+                self._skip(now)
+                next_time = self._due if self._overdue else min(deadline, self._due)
+            elif now >= self._due:
+                self._started = now
+                self._skip(now)
+                self._go.release()
+                next_time = now + self.loaded.deadline
+            else:
+                next_time = self._due
+        if overdue:
+            text = f"did not end within its deadline of {self.loaded.deadline:g} s"
+            self._failed(DEADLINE, text)
+        return next_time
+
+    def cancel(self) -> None:
+        """End the thread after its run, and the run where that is possible. Never blocks."""
+        self._closing = True
+        self._source.cancel()
+        self._go.release()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread a bounded time."""
+        self._thread.join(timeout)
+
+    def _skip(self, now: float) -> None:
+        """Move the due time into the future, past every run that was missed."""
+        while self._due <= now:
+            self._due = self._then if self._then > self._due else self._due + self.loaded.interval
+
+    def _work(self) -> None:
+        while True:
+            self._go.acquire()
+            if self._closing:
+                break
+            self._run()
+        try:
+            self._source.close()
+        except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its thread ends here
+            self._episodes.begin(f"{self._label} close", "close", f"{self._label}: {describe_error(error)}")
+
+    def _run(self) -> None:
+        began = time.monotonic()
+        checked: Checked | None = None
+        failure: BaseException | None = None
+        try:
+            checked = self._source.run()
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit too
+            failure = error
+        self._on_run(self.loaded, time.monotonic() - began)
+        with self._lock:
+            given_up, self._started, self._overdue = self._overdue, None, False
+        if given_up or self._closing:
+            return
+        if checked is not None:
+            self._ended(checked)
+        elif failure is not None:
+            error_type = getattr(failure, "error_type", None) or type(failure).__name__
+            self._failed(str(error_type), describe_error(failure))
+
+    def _ended(self, checked: Checked) -> None:
+        for rejection in checked.rejected:
+            self._count(rejection.reason)
+        now = time.time()
+        healthy = not checked.rejected
+        if healthy:
+            self._last_success = now
+        refused = self._board.put(
+            self._state(
+                healthy=healthy,
+                observations=checked.observations,
+                taken_at=now,
+                fresh_until=time.monotonic() + self._fresh_for,
+                error_type=checked.rejected[0].reason if checked.rejected else None,
+            )
+        )
+        self.first_result.set()
+        self._episodes.end(self._label, f"{self._label} collects again")
+        self._tell_refusals((*checked.rejected, *refused))
+
+    def _failed(self, error_type: str, text: str) -> None:
+        counted = self._count(error_type)
+        self._board.put(self._state(healthy=False, error_type=counted))
+        self.first_result.set()
+        self._episodes.begin(self._label, counted, f"{self._label} failed: {text}")
+
+    def _tell_refusals(self, refused: Sequence[Rejection]) -> None:
+        condition = f"{self._label} refused"
+        if not refused:
+            self._episodes.end(condition, f"{self._label}: everything that it yields is accepted again")
+            return
+        cause = ", ".join(sorted({rejection.reason for rejection in refused}))
+        shown = "; ".join(rejection.detail for rejection in refused[:_SHOWN])
+        more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
+        self._episodes.begin(condition, cause, f"{self._label}: refused {shown}{more}")
+
+    def _count(self, error_type: str) -> str:
+        """Count an error, and return the type that it was counted under: there are only so many."""
+        if error_type not in self._errors and len(self._errors) >= MAX_ERROR_TYPES:
+            error_type = OTHER
+        self._errors[error_type] += 1
+        return error_type
+
+    def _state(self, **known: object) -> CollectorState:
+        cost = self._source.cost()
+        return CollectorState(
+            plugin=self.loaded.plugin,
+            name=self.loaded.name,
+            last_success=self._last_success,
+            errors=dict(self._errors),
+            cpu_seconds=cost.cpu_seconds if cost else None,
+            memory_bytes=cost.memory_bytes if cost else None,
+            **known,  # type: ignore[arg-type] # the two callers' literal keywords
+        )
