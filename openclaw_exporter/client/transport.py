@@ -23,7 +23,7 @@ class Transport(Protocol):
     """What sends requests: a `KeptTransport`, or whatever stands in for one."""
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send a request and return the answer, its body not read yet; raise one of `NO_ANSWER` without one."""
+        """Send a request and return the answer, its body not read yet; raise one of `NO_ANSWER`."""
         ...
 
 
@@ -157,7 +157,7 @@ class KeptTransport:
         )
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send a request and return the answer, its body not read yet; raise one of `NO_ANSWER` without one."""
+        """Send a request and return the answer, its body not read yet; raise one of `NO_ANSWER`."""
         return self._pool.handle_request(request)
 
     def close(self) -> None:
