@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem, PluginError
 from openclaw_exporter.plugin.hooks import PROJECT
-from openclaw_exporter.plugin.loading import (
-    HOST_KEYS,
-    LOAD_DEADLINE,
-    Defaults,
-    HostKeys,
-    LoadedCollector,
-    Loading,
-)
+from openclaw_exporter.plugin.host_keys import HOST_KEYS, Defaults, HostKeys
+from openclaw_exporter.plugin.loading import LOAD_DEADLINE, LoadedCollector, Loading
 from openclaw_exporter.plugin.options import nearest, read_table
 
 if TYPE_CHECKING:

@@ -10,18 +10,16 @@ from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint
 from itertools import islice
 from types import SimpleNamespace
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_type_hints
+from typing import Any, Final, get_type_hints
 
-import msgspec
 import pluggy
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem, PluginError
 from openclaw_exporter.plugin.hooks import API_VERSION, PROJECT, Collector, Hooks
+from openclaw_exporter.plugin.host_keys import HOST_KEYS, Defaults, HostKeys, Isolation
 from openclaw_exporter.plugin.options import read_table
 from openclaw_exporter.plugin.redaction import describe_error, one_line
 from openclaw_exporter.plugin.words import is_settings
-
-Isolation: TypeAlias = Literal["thread", "process"]
 
 HOOK: Final = "openclaw_collectors"
 MAX_COLLECTORS: Final = 64
@@ -29,37 +27,6 @@ LOAD_DEADLINE: Final = 10.0
 """Seconds that a plugin's import and hook may take together."""
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-
-Seconds: TypeAlias = Annotated[float, msgspec.Meta(ge=0.1, le=86_400)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostKeys:
-    """The keys of every `[plugins.NAME]` table that belong to the host.
-
-    Attributes:
-        enabled: Whether the plugin is loaded at all; one that is not is not even imported.
-        interval: Seconds from one collection to the next.
-        deadline: Seconds that one collection may take; not above the interval.
-        isolation: Run the collectors in threads of the agent, or each in a process of its own.
-        series_budget: How many different series one collector may export over the agent's life.
-    """
-
-    enabled: bool = True
-    interval: Seconds | None = None
-    deadline: Seconds | None = None
-    isolation: Isolation | None = None
-    series_budget: Annotated[int, msgspec.Meta(ge=1, le=2_000)] | None = None
-
-    def __post_init__(self) -> None:
-        """Check what two keys say together."""
-        if self.interval is not None and self.deadline is not None and self.deadline > self.interval:
-            raise ValueError(
-                f"the deadline, {self.deadline:g} s, is longer than the interval, {self.interval:g} s"
-            )
-
-
-HOST_KEYS: Final = frozenset(key.name for key in fields(HostKeys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +52,6 @@ class LoadedCollector:
     isolation: Isolation
     series_budget: int
     options_table: Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What holds where neither the configuration nor the collector says anything."""
-
-    interval: float = 10.0
-    deadline: float = 5.0
-    isolation: Isolation = "thread"
-    series_budget: int = 300
 
 
 @dataclass(slots=True)

@@ -16,11 +16,14 @@ from openclaw_exporter.plugin.guard import Guard
 from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.options import describe, read_table
 from openclaw_exporter_chimera import Options, Queues
+from support.ports import free_port
 from support.redis import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from support.pki import Pki
 
 
 class Bench:
@@ -330,6 +333,28 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     queues = Queues(Options(url=f"unix://{path}?db=1", queues={"worker": ("a",)}))
     assert depths(queues) == {"worker": 0}
     queues.close()
+    server.stop()
+
+
+def test_tls_checks_the_server_against_the_configured_ca(tmp_path: Path, pki: Pki) -> None:
+    files, port = pki.server(name="redis"), free_port()
+    tls = (
+        "--tls-port",
+        str(port),
+        "--tls-cert-file",
+        str(files.certificate),
+        "--tls-key-file",
+        str(files.key),
+    )
+    server = RedisServer(tmp_path, *tls, "--tls-ca-cert-file", str(pki.ca), "--tls-auth-clients", "no")
+    server.start()
+    trusting = Queues(Options(url=f"rediss://127.0.0.1:{port}/0", ca=pki.ca, queues={"worker": ("a",)}))
+    assert depths(trusting) == {"worker": 0}
+    strict = Queues(Options(url=f"rediss://127.0.0.1:{port}/0", queues={"worker": ("a",)}))
+    with pytest.raises(ConnectionError, match="certificate verify failed"):
+        strict.collect()
+    trusting.close()
+    strict.close()
     server.stop()
 
 
