@@ -32,7 +32,7 @@ edits = st.lists(
 
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[bool, bytes]:
-    """Draw whether the node names itself, and a body: a heartbeat with wrong fields and edits, or any JSON."""
+    """Draw whether the node names itself, and a body: a heartbeat with wrong fields and edits, or any."""
     members: Any = draw(heartbeats)
     members |= draw(st.dictionaries(st.sampled_from(sorted(members)), values, max_size=2))
     if draw(st.integers(0, 9)) == 0:

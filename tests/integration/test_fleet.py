@@ -45,8 +45,8 @@ def test_a_thousand_nodes_lose_nothing_and_none_expires(pki: Pki, tmp_path: Path
     cpu = after.user + after.system - before.user - before.system
     print(
         f"\n{NODES} nodes at {INTERVAL} s for {SECONDS} s: {received:.0f} heartbeats, CPU {cpu:.2f} s = "
-        f"{100 * cpu / SECONDS:.2f} % of one core, {1e6 * cpu / received:.0f} µs a heartbeat with its share of "
-        f"{NODES} handshakes, {memory / 2**20:.0f} MiB resident; "
+        f"{100 * cpu / SECONDS:.2f} % of one core, {1e6 * cpu / received:.0f} µs a heartbeat with its share "
+        f"of {NODES} handshakes, {memory / 2**20:.0f} MiB resident; "
         f"failures {sum(one.failure for one in stats)}"
     )
     receiver.stop()

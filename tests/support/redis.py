@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 from typing import TYPE_CHECKING
@@ -52,6 +53,11 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """Stop the server's process (SIGSTOP): it accepts connections and never answers."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def _listens(self) -> bool:
         with socket.socket() as probe:
