@@ -1,0 +1,38 @@
+"""Noticing that a file has changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Watched:
+    """One file or several that belong together, known by inode, size and time.
+
+    Args:
+        paths: The files.
+    """
+
+    def __init__(self, *paths: Path) -> None:
+        self._paths = paths
+        self._seen: list[tuple[int, int, int] | None] | None = None
+
+    def changed(self) -> bool:
+        """Whether any of them is another than at the last call; true for the first one.
+
+        A file that cannot be looked at counts as one of its own.
+        """
+        now = [_look(path) for path in self._paths]
+        changed = now != self._seen
+        self._seen = now
+        return changed
+
+
+def _look(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

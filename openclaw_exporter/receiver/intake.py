@@ -1,0 +1,223 @@
+"""What a heartbeat must pass before it is recorded: certificate, form, token, content, identity, rate.
+
+`Intake.admit` is one synchronous function without any server in it: given the connection, the header fields
+and the body it returns the arrival or raises the refusal.
+"""
+
+from __future__ import annotations
+
+from sys import intern
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from openclaw_exporter.errors import FieldProblem, FieldsError, TokenError
+from openclaw_exporter.receiver.connection import Verdict
+from openclaw_exporter.receiver.liveness import Arrival
+from openclaw_exporter.receiver.refusals import RefusedError
+from openclaw_exporter.wire.certificates import check_publisher
+from openclaw_exporter.wire.headers import (
+    INTERVAL,
+    REPLAY,
+    SEQUENCE,
+    STATE,
+    Sequence,
+    parse_interval,
+    parse_replay,
+    parse_state,
+)
+from openclaw_exporter.wire.heartbeat import decode, digest, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import TypeVar
+
+    from openclaw_exporter.receiver.clock import Clock
+    from openclaw_exporter.receiver.connection import Connection
+    from openclaw_exporter.receiver.keys import KeyRing
+    from openclaw_exporter.receiver.rate import RateLimit
+    from openclaw_exporter.receiver.settings import ReceiverSettings
+    from openclaw_exporter.wire.certificates import PeerCertificate
+
+    T = TypeVar("T")
+
+MAX_AHEAD_MS: Final = 48 * 3_600_000
+"""How far a node's clock may be ahead of the receiver's."""
+
+_AUTHORIZATION: Final = b"authorization"
+_CONTENT_TYPE: Final = b"content-type"
+_CONTENT_ENCODING: Final = b"content-encoding"
+_INTERVAL, _SEQUENCE, _REPLAY, _STATE = (
+    name.lower().encode() for name in (INTERVAL, SEQUENCE, REPLAY, STATE)
+)
+_READ: Final = frozenset(
+    {_AUTHORIZATION, _CONTENT_TYPE, _CONTENT_ENCODING, _INTERVAL, _SEQUENCE, _REPLAY, _STATE}
+)
+
+
+class _Order(NamedTuple):
+    sequence: Sequence | None
+    interval: int | None
+    replay: bool
+    draining: bool
+
+
+class Intake:
+    """Admits heartbeats.
+
+    Args:
+        settings: The configuration.
+        keys: What vouches for tokens.
+        rate: How often one node may publish.
+        clock: This machine's clocks.
+    """
+
+    def __init__(self, settings: ReceiverSettings, keys: KeyRing, rate: RateLimit, clock: Clock) -> None:
+        self._min_interval = settings.min_interval
+        self._max_interval = settings.max_interval
+        self._leeway = settings.tokens.leeway
+        self._subjects = {issuer.issuer: issuer.subjects for issuer in settings.tokens.issuers}
+        self._keys = keys
+        self._rate = rate
+        self._clock = clock
+
+    def admit(self, connection: Connection, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Arrival:
+        """Check a heartbeat from its certificate to its rate.
+
+        Args:
+            connection: Where it came in; keeps the verified token.
+            headers: All header fields, names in lower case.
+            body: The body, within its limit.
+
+        Raises:
+            WireError: It is refused.
+        """
+        peer = connection.identify()
+        if peer.identity.role != "node":
+            raise RefusedError("role-not-allowed", "only a node's certificate may publish")
+        fields = _read(headers)
+        _check_form(fields)
+        now_ms = self._clock.wall_ms()
+        subject = self._subject(connection, peer, fields.get(_AUTHORIZATION), now_ms / 1000)
+        heartbeat = decode(body)
+        check_publisher(peer, subject=subject, node_id=heartbeat.node_id)
+        wait = self._rate.admit(heartbeat.node_id, self._clock.elapsed())
+        if wait > 0:
+            detail = "the node publishes more often than it may"
+            raise RefusedError("rate-limited", detail, retry_after=int(wait) + 1)
+        order = self._order(fields)
+        payload = encode(heartbeat)
+        arrival = Arrival(
+            node_id=heartbeat.node_id,
+            payload=payload,
+            digest=digest(payload),
+            tags=tuple(map(intern, heartbeat.tags)),
+            version=intern(heartbeat.version),
+            slots=int(heartbeat.capacity["available_slots"]),
+            sent_ms=heartbeat.sent_ms,
+            sequence=order.sequence,
+            interval=order.interval,
+            replay=order.replay,
+            draining=order.draining,
+        )
+        _check_ahead(arrival, now_ms + MAX_AHEAD_MS)
+        return arrival
+
+    def _subject(
+        self, connection: Connection, peer: PeerCertificate, authorization: bytes | None, now: float
+    ) -> str:
+        """Return the node that the token speaks for; a token is verified once on each connection."""
+        verifier = self._keys.verifier
+        known = connection.verdict
+        if (
+            known is not None
+            and known.authorization == authorization
+            and known.verifier is verifier
+            and now < known.until
+        ):
+            return known.subject
+        token = _bearer(authorization)
+        if verifier is None:
+            raise TokenError("token-key-unknown", "no key set could be fetched yet")
+        verified = verifier.verify(token, thumbprint=peer.thumbprint, now=now)
+        subject = verified.subject
+        if verified.profile == "external":
+            allowed = {
+                pattern.replace("{node_id}", peer.identity.name)
+                for pattern in self._subjects[verified.issuer]
+            }
+            subject = peer.identity.name if subject in allowed else ""
+        until = verified.expires_at + self._leeway
+        connection.verdict = Verdict(authorization or b"", verifier, subject, until)
+        return subject
+
+    def _order(self, fields: Mapping[bytes, bytes]) -> _Order:
+        problems: list[FieldProblem] = []
+        interval = _parsed(fields, _INTERVAL, parse_interval, problems)
+        if interval is not None and interval > self._max_interval:
+            problems.append(FieldProblem(INTERVAL, f"must be at most {self._max_interval} seconds"))
+        sequence = _parsed(fields, _SEQUENCE, Sequence.parse, problems)
+        replay = _parsed(fields, _REPLAY, parse_replay, problems)
+        draining = _parsed(fields, _STATE, parse_state, problems)
+        if problems:
+            raise FieldsError(tuple(problems))
+        return _Order(
+            sequence=sequence,
+            interval=None if interval is None else max(interval, self._min_interval),
+            replay=bool(replay),
+            draining=bool(draining),
+        )
+
+
+def _read(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _READ:
+            if name in fields:
+                if name == _AUTHORIZATION:
+                    raise TokenError("token-malformed", "Authorization is there more than once")
+                raise RefusedError("bad-request", f"{name.decode()} is there more than once")
+            fields[name] = value
+    return fields
+
+
+def _check_form(fields: Mapping[bytes, bytes]) -> None:
+    encoding = fields.get(_CONTENT_ENCODING)
+    if encoding is not None and encoding.strip().lower() != b"identity":
+        raise RefusedError("content-encoding", "send the body without Content-Encoding")
+    media_type = fields.get(_CONTENT_TYPE, b"")
+    if media_type == b"application/json":
+        return
+    essence, _, parameters = media_type.partition(b";")
+    charset = parameters.replace(b" ", b"").replace(b'"', b"").lower()
+    if essence.strip().lower() != b"application/json" or charset not in (b"", b"charset=utf-8"):
+        raise RefusedError("media-type", "send Content-Type: application/json")
+
+
+def _bearer(authorization: bytes | None) -> bytes:
+    if authorization is None:
+        raise TokenError("token-missing", "there is no Authorization")
+    scheme, _, token = authorization.partition(b" ")
+    if scheme.lower() != b"bearer":
+        raise TokenError("token-missing", "Authorization is not of the scheme Bearer")
+    return token
+
+
+def _parsed(
+    fields: Mapping[bytes, bytes], name: bytes, parse: Callable[[str], T], problems: list[FieldProblem]
+) -> T | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    try:
+        return parse(value.decode("latin-1"))
+    except FieldsError as error:
+        problems.extend(error.problems)
+        return None
+
+
+def _check_ahead(arrival: Arrival, latest_ms: int) -> None:
+    if arrival.sent_ms > latest_ms:
+        problem = FieldProblem("last_heartbeat", "more than 48 h ahead of the receiver's clock")
+        raise RefusedError("heartbeat-ahead", problem.message, errors=(problem,))
+    if arrival.sequence is not None and arrival.sequence.epoch > latest_ms:
+        problem = FieldProblem(SEQUENCE, "its epoch is more than 48 h ahead of the receiver's clock")
+        raise RefusedError("epoch-ahead", problem.message, errors=(problem,))

@@ -1,0 +1,202 @@
+"""The keys that vouch for tokens: read from a file when it changes, fetched from a URL when it is time.
+
+The last good set stays in force whatever happens to its source. An unknown `kid` makes one fetch, at most
+every 30 seconds, however many tokens bring one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from openclaw_exporter.errors import CredentialError
+from openclaw_exporter.logs import Episodes
+from openclaw_exporter.receiver.files import Watched
+from openclaw_exporter.receiver.safety import is_url
+from openclaw_exporter.wire.tokens import Issuer, KeySet, Verifier
+
+if TYPE_CHECKING:
+    import httpx
+
+    from openclaw_exporter.receiver.clock import Clock
+    from openclaw_exporter.receiver.settings import TokenSettings
+
+_logger = logging.getLogger(__name__)
+
+MIN_FETCH_INTERVAL: Final = 30.0
+_FETCH_TIMEOUT: Final = 5.0
+_MAX_BYTES: Final = 1 << 20
+
+
+class _Source(Protocol):
+    keys: KeySet | None
+
+    async def refresh(self, *, unknown: bool) -> bool:
+        """Look for new keys, and return whether there are any."""
+
+
+class KeyRing:
+    """Every issuer's keys, and the verifier that is made of them.
+
+    Args:
+        settings: The table `[receiver.tokens]`, known to be safe.
+        clock: This machine's clocks.
+    """
+
+    def __init__(self, settings: TokenSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._locations = {issuer.issuer: issuer.jwks or settings.jwks for issuer in settings.issuers}
+        self._sources: dict[str, _Source] = {
+            location: UrlKeys(location, settings.refresh, clock) if is_url(location) else FileKeys(location)
+            for location in self._locations.values()
+        }
+        self._verifier: Verifier | None = None
+
+    @property
+    def verifier(self) -> Verifier | None:
+        """Verifies with the present keys; another object after every change. None: no key was ever read."""
+        return self._verifier
+
+    async def open(self) -> None:
+        """Read every key set for the first time. A URL may be away; its keys are then not known yet.
+
+        Raises:
+            CredentialError: A file cannot be used.
+        """
+        for source in self._sources.values():
+            await source.refresh(unknown=False)
+            if isinstance(source, FileKeys) and source.keys is None:
+                raise source.error or CredentialError(f"{source.path}: cannot be read")
+        self._rebuild()
+
+    async def refresh(self, *, unknown: bool = False) -> bool:
+        """Look for new keys where it is time.
+
+        Args:
+            unknown: A token has a `kid` that nobody knows: it is time now, unless it was lately.
+
+        Returns:
+            Whether the keys have changed, and with them the verifier.
+        """
+        changed = [await source.refresh(unknown=unknown) for source in self._sources.values()]
+        if any(changed):
+            self._rebuild()
+        return any(changed)
+
+    def _rebuild(self) -> None:
+        nobody = KeySet(())
+        issuers = [
+            Issuer(
+                issuer=issuer.issuer,
+                audience=issuer.audience,
+                profile=issuer.profile,
+                algorithms=self._settings.algorithms,
+                max_life=issuer.max_life,
+                keys=self._sources[self._locations[issuer.issuer]].keys or nobody,
+            )
+            for issuer in self._settings.issuers
+        ]
+        if any(source.keys for source in self._sources.values()):
+            self._verifier = Verifier(nobody, issuers, self._settings.leeway)
+
+
+class FileKeys:
+    """A key set in a file; read again when it has changed.
+
+    Attributes:
+        keys: The last good set.
+        error: Why the file cannot be used now.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.keys: KeySet | None = None
+        self.error: CredentialError | None = None
+        self._watched = Watched(self.path)
+        self._episodes = Episodes(_logger)
+
+    async def refresh(self, *, unknown: bool) -> bool:
+        """Read the file where it has changed; return whether the keys have."""
+        del unknown
+        if not self._watched.changed():
+            return False
+        try:
+            keys = KeySet.from_jwks(self.path.read_bytes(), source=str(self.path))
+        except OSError as error:
+            self.error = CredentialError(f"{self.path}: cannot be read: {error.strerror}")
+        except CredentialError as error:
+            self.error = error
+        else:
+            self._episodes.end("jwks", f"{self.path}: the key set can be used again")
+            self.keys, self.error = keys, None
+            return True
+        if self.keys is not None:
+            self._episodes.begin(
+                "jwks", str(self.error), f"{self.error}; the last good key set stays in force"
+            )
+        return False
+
+
+class UrlKeys:
+    """A key set behind a URL.
+
+    Attributes:
+        keys: The last good set.
+    """
+
+    def __init__(self, url: str, every: float, clock: Clock) -> None:
+        self._url = url
+        self._every = every
+        self._clock = clock
+        self._episodes = Episodes(_logger)
+        self._fetched_at: float | None = None
+        self._document = b""
+        self._fetching: asyncio.Task[bool] | None = None
+        self.keys: KeySet | None = None
+
+    async def refresh(self, *, unknown: bool) -> bool:
+        """Fetch the set where it is time; return whether the keys have changed. One fetch at a time."""
+        if self._fetching is None:
+            every = MIN_FETCH_INTERVAL if unknown or self.keys is None else self._every
+            now = self._clock.elapsed()
+            if self._fetched_at is not None and now - self._fetched_at < every:
+                return False
+            self._fetched_at = now
+            self._fetching = asyncio.create_task(self._fetch(), name="openclaw-jwks")
+            self._fetching.add_done_callback(self._done)
+        # Whoever gives up waiting must not end the fetch that others wait for.
+        return await asyncio.shield(self._fetching)
+
+    def _done(self, _task: asyncio.Task[bool]) -> None:
+        self._fetching = None
+
+    async def _fetch(self) -> bool:
+        import httpx  # noqa: PLC0415 - 100 ms and 15 MiB that a key set in a file does not need
+
+        try:
+            document = await _get(httpx.AsyncClient(timeout=_FETCH_TIMEOUT, trust_env=False), self._url)
+            changed = document != self._document
+            if changed:
+                self.keys = KeySet.from_jwks(document, source=self._url)
+                self._document = document
+        except (httpx.HTTPError, CredentialError, TimeoutError) as error:
+            said = str(error) or type(error).__name__
+            self._episodes.begin(
+                "jwks", type(error).__name__, f"{self._url}: {said}; known keys stay in force"
+            )
+            return False
+        self._episodes.end("jwks", f"{self._url}: the key set can be fetched again")
+        return changed
+
+
+async def _get(client: httpx.AsyncClient, url: str) -> bytes:
+    document = bytearray()
+    async with client, asyncio.timeout(2 * _FETCH_TIMEOUT), client.stream("GET", url) as response:
+        response.raise_for_status()
+        async for chunk in response.aiter_bytes():
+            document += chunk
+            if len(document) > _MAX_BYTES:
+                raise CredentialError(f"{url}: over {_MAX_BYTES} bytes; that is no key set")
+    return bytes(document)

@@ -1,0 +1,174 @@
+"""One listening socket with our protocol behind it; its TLS context can be changed while it listens."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from contextlib import suppress
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final
+
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from openclaw_exporter.errors import UserError
+from openclaw_exporter.receiver.protocol import listener_buffer, protocol_factory
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from openclaw_exporter.receiver.settings import LimitSettings
+    from openclaw_exporter.wire.certificates import IdentityRule
+
+_BACKLOG: Final = 4096
+_RECEIVE_BUFFER: Final = 64 * 1024
+"""What the kernel keeps of one connection at most; heartbeats are small, and a flood waits outside."""
+
+_TLS_SHUTDOWN_SECONDS: Final = 2.0
+_LOOK_EVERY: Final = 0.01
+
+
+class Listener:
+    """Listens on one address.
+
+    Args:
+        application: ASGI.
+        host: The address.
+        port: The TCP port; 0 takes a free one.
+        key: The configuration's table, for error texts.
+        limits: The table `[receiver.limits]`.
+        context: For TLS; None: plain HTTP.
+        rule: How names are read from certificates.
+        refused: Called with the slug and status of each request that the protocol refuses.
+
+    Raises:
+        UserError: The address cannot be listened on.
+    """
+
+    def __init__(
+        self,
+        application: Callable[..., Any],
+        host: str,
+        port: int,
+        *,
+        key: str,
+        limits: LimitSettings,
+        context: ssl.SSLContext | None,
+        rule: IdentityRule | None,
+        refused: Callable[[str, int], None],
+    ) -> None:
+        self._socket = _bind(host, port, key)
+        self._handshake_timeout = limits.handshake_timeout
+        self._context = context
+        self._server: asyncio.Server | None = None
+        config = Config(
+            application,
+            loop="none",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+        )
+        config.load()
+        config.timeout_keep_alive = limits.keep_alive  # type: ignore[assignment] # call_later takes fractions
+        self._state = ServerState()
+        arguments = {"limits": limits, "rule": rule, "refused": refused}
+        self._factory = protocol_factory(config, self._state, listener_buffer(), **arguments)
+        self.refresh_date()
+
+    @property
+    def url(self) -> str:
+        """The address, with the port that was taken."""
+        host, port = self._socket.getsockname()[:2]
+        scheme = "http" if self._context is None else "https"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        return len(self._state.connections)
+
+    async def start(self) -> None:
+        """Begin to accept connections."""
+        options: dict[str, Any] = {}
+        if self._context is not None:
+            options = {
+                "ssl": self._context,
+                "ssl_handshake_timeout": self._handshake_timeout,
+                "ssl_shutdown_timeout": _TLS_SHUTDOWN_SECONDS,
+            }
+        # A duplicate, so that a later server can take over the same queue of connections.
+        server = await asyncio.get_running_loop().create_server(
+            self._factory, sock=self._socket.dup(), backlog=_BACKLOG, **options
+        )
+        self._server, old = server, self._server
+        if old is not None:
+            old.close()
+
+    async def use(self, context: ssl.SSLContext) -> None:
+        """Use another TLS context for new connections; not one is lost between the two."""
+        self._context = context
+        await self.start()
+
+    def refresh_date(self) -> None:
+        """Let answers carry the present `Date`."""
+        self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+
+    def end_connections(self) -> None:
+        """Close every connection after the request that it is at, if it is at one."""
+        for connection in list(self._state.connections):
+            connection.shutdown()
+
+    def close(self) -> None:
+        """Free the socket, whether or not it was ever used."""
+        self._socket.close()
+
+    async def stop(self, grace: float) -> None:
+        """Accept no more, let requests end, and then abort what is left.
+
+        Args:
+            grace: Seconds that requests get.
+        """
+        if self._server is not None:
+            self._server.close()
+        self.close()
+        self.end_connections()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace):
+                await self._all_ended()
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        for task in list(self._state.tasks):
+            task.cancel()
+        await self._all_ended()
+
+    async def _all_ended(self) -> None:
+        while self._state.connections or self._state.tasks:  # noqa: ASYNC110 - uvicorn's sets tell nobody
+            await asyncio.sleep(_LOOK_EVERY)
+
+
+def _bind(host: str, port: int, key: str) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UserError(f"{key}.host: {host!r} is no address: {error.strerror}") from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listening.bind(address)
+        # Connections may come from now on; they wait.
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+    except OSError as error:
+        listening.close()
+        message = f"{key}: cannot listen on {host}:{port} ({error.strerror}); set {key}.port to a free port"
+        raise UserError(message) from error
+    return listening

@@ -1,0 +1,224 @@
+"""The receiver's metrics: plain counts in the hot path, read by the exporters' threads when they collect."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from openclaw_exporter.receiver.census import UNKNOWN, Place, place_of
+from openclaw_exporter.receiver.liveness import STATES
+from openclaw_exporter.telemetry.instruments import Instruments
+from openclaw_exporter.wire.problems import CASES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from opentelemetry.metrics import Meter
+
+    from openclaw_exporter.receiver.answers import Answer
+    from openclaw_exporter.receiver.census import Census
+    from openclaw_exporter.receiver.liveness import Event, NodeState
+    from openclaw_exporter.telemetry.instruments import Series
+    from openclaw_exporter.wire.answers import Result
+
+MAX_VALUES: Final = 20
+"""Values of one attribute; what comes on top is `other`."""
+
+MAX_SERIES: Final = 300
+OTHER: Final = "other"
+
+_COUNTED: Final = ("registered", "expired", "returned", "forgotten")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"})
+_READ_ONLY: Final = frozenset(
+    {"invalid-query", "node-unknown", "not-found", "not-acceptable", "shutting-down", "length-required"}
+)
+
+
+def folded(pairs: Iterable[tuple[tuple[str, ...], float]]) -> dict[tuple[str, ...], float]:
+    """Fold rare attribute values into `other` until every attribute and the whole keep to their limits.
+
+    Args:
+        pairs: Attribute values, always as many, and the series' value.
+    """
+    series = dict(pairs)
+    for position in range(len(next(iter(series), ()))):
+        weights: defaultdict[str, float] = defaultdict(float)
+        for key, value in series.items():
+            weights[key[position]] += value
+        if len(weights) > MAX_VALUES:
+            kept = set(sorted(weights, key=lambda value: -weights[value])[:MAX_VALUES])
+            series = _sum_up(series, partial(_replace, position, kept))
+    if len(series) > MAX_SERIES:
+        heaviest = set(sorted(series, key=lambda key: -series[key])[: MAX_SERIES - 1])
+        series = _sum_up(series, lambda key: key if key in heaviest else (OTHER,) * len(key))
+    return series
+
+
+def _replace(position: int, kept: set[str], key: tuple[str, ...]) -> tuple[str, ...]:
+    return key if key[position] in kept else (*key[:position], OTHER, *key[position + 1 :])
+
+
+def _sum_up(
+    series: Mapping[tuple[str, ...], float], rename: Callable[[tuple[str, ...]], tuple[str, ...]]
+) -> dict[tuple[str, ...], float]:
+    summed: dict[tuple[str, ...], float] = {}
+    for key, value in series.items():
+        name = rename(key)
+        summed[name] = summed.get(name, 0) + value
+    return summed
+
+
+class ReceiverMetrics:
+    """Every instrument of the receiver. An `Observer` of the store.
+
+    Args:
+        meter: Where the instruments are made.
+        system: The store's name.
+    """
+
+    def __init__(self, meter: Meter, system: str) -> None:
+        self._instruments = Instruments(meter)
+        self._system = system
+        self._census: Callable[[], Census] | None = None
+        self._places: set[Place] = {Place(UNKNOWN, UNKNOWN)}
+        self._events: Counter[tuple[str, Place]] = Counter()
+        self._received: dict[str, int] = dict.fromkeys(("recorded", "duplicate", "history"), 0)
+        self._refused: dict[tuple[str, int], int] = {
+            (slug, case.status): 0 for slug, case in CASES.items() if slug not in _READ_ONLY
+        }
+        self.loop_lag = 0.0
+        self._interval = self._instruments.histogram("openclaw.registry.heartbeat.interval")
+        self._skew = self._instruments.histogram("openclaw.registry.heartbeat.skew")
+        self._store = self._instruments.histogram("openclaw.registry.store.duration")
+        self._requests = self._instruments.histogram("http.server.request.duration")
+        self._observe_counts()
+
+    def watch(self, census: Callable[[], Census]) -> None:
+        """Begin to export the registry's numbers; the source may be called from any thread."""
+        self._census = census
+        for _, place in census().nodes:
+            self._place(place)
+        sources: dict[str, Callable[[Census], Iterable[Series]]] = {
+            "openclaw.registry.node.count": _node_counts,
+            "openclaw.registry.node.version.count": _versions,
+            "openclaw.registry.capacity": _capacity,
+            "openclaw.registry.queue.depth": _queues,
+            "openclaw.registry.node.silence": _silence,
+        }
+        for name, source in sources.items():
+            self._instruments.observe(name, lambda source=source: source(census()))  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Stop exporting."""
+        self._instruments.close()
+
+    def happened(self, event: Event, state: NodeState) -> None:
+        """Count an event of a node."""
+        if event in _COUNTED:
+            self._events[event, self._place(place_of(state.tags))] += 1
+
+    def heard(self, gap: float | None, skew_ms: int) -> None:
+        """Note a live heartbeat."""
+        if gap is not None:
+            self._interval.record(gap)
+        self._skew.record(abs(skew_ms) / 1000)
+
+    def timed(self, operation: str, seconds: float) -> None:
+        """Note one operation of the store."""
+        self._store.record(seconds, {"db.operation.name": operation, "db.system.name": self._system})
+
+    def received(self, result: Result) -> None:
+        """Count a heartbeat that was answered 200."""
+        self._received[result] += 1
+
+    def refused(self, slug: str, status: int) -> None:
+        """Count a heartbeat that was refused."""
+        self._refused[slug, status] = self._refused.get((slug, status), 0) + 1
+
+    def answered(self, method: str, route: str, answer: Answer, seconds: float, scheme: str) -> None:
+        """Note a request that was answered."""
+        attributes: dict[str, str | int] = {
+            "http.request.method": method if method in _METHODS else "_OTHER",
+            "http.response.status_code": answer.status,
+            "url.scheme": scheme,
+        }
+        if route:
+            attributes["http.route"] = route
+        if answer.error:
+            attributes["error.type"] = answer.error
+        self._requests.record(seconds, attributes)
+
+    def _place(self, place: Place) -> Place:
+        """Return the place under which a node's events are counted; the first so many have their own."""
+        if place not in self._places:
+            region = _limited(place.region, {known.region for known in self._places})
+            environment = _limited(place.environment, {known.environment for known in self._places})
+            place = Place(region, environment)
+            if len(self._places) >= MAX_SERIES - 1:
+                place = Place(OTHER, OTHER)
+            self._places = self._places | {place}
+        return place
+
+    def _observe_counts(self) -> None:
+        for event in _COUNTED:
+            name = f"openclaw.registry.node.{event}"
+            self._instruments.observe(name, lambda event=event: self._event_series(event))  # type: ignore[misc]
+        self._instruments.observe(
+            "openclaw.registry.heartbeat.received",
+            lambda: [(count, {"openclaw.result": kind}) for kind, count in self._received.items()],
+        )
+        self._instruments.observe(
+            "openclaw.registry.heartbeat.refused",
+            lambda: [
+                (count, {"error.type": slug, "http.response.status_code": status})
+                for (slug, status), count in list(self._refused.items())
+            ],
+        )
+        self._instruments.observe("openclaw.registry.loop.lag", lambda: [(self.loop_lag, {})])
+        self._instruments.observe("openclaw.registry.expiry.held", lambda: [(0, {})])
+
+    def _event_series(self, event: str) -> Iterable[Series]:
+        return [(self._events[event, place], _place_attributes(*place)) for place in self._places]
+
+
+def _limited(value: str, known: set[str]) -> str:
+    return value if value in known or len(known) < MAX_VALUES else OTHER
+
+
+def _place_attributes(region: str, environment: str) -> dict[str, str]:
+    return {"openclaw.node.region": region, "openclaw.node.environment": environment}
+
+
+def _node_counts(census: Census) -> Iterable[Series]:
+    places = {place for _, place in census.nodes} or {Place(UNKNOWN, UNKNOWN)}
+    # A state that no node of a place is in now is 0, and not gone.
+    series = {(state, *place): float(census.nodes[state, place]) for place in places for state in STATES}
+    for (state, region, environment), count in folded(series.items()).items():
+        yield count, {"openclaw.node.state": state, **_place_attributes(region, environment)}
+
+
+def _versions(census: Census) -> Iterable[Series]:
+    series = {(version, str(gpu).lower()): float(n) for (version, gpu), n in census.versions.items()}
+    for (version, gpu), count in folded(series.items()).items():
+        yield count, {"openclaw.node.version": version, "openclaw.node.gpu": gpu}
+
+
+def _capacity(census: Census) -> Iterable[Series]:
+    for (resource, region), amount in folded(census.capacity.items()).items():
+        yield amount, {"openclaw.resource": resource, "openclaw.node.region": region}
+
+
+def _queues(census: Census) -> Iterable[Series]:
+    series = {key: float(depth) for key, depth in census.queues.items()}
+    for (topic, region), depth in folded(series.items()).items():
+        yield depth, {"messaging.destination.name": topic, "openclaw.node.region": region}
+
+
+def _silence(census: Census) -> Iterable[Series]:
+    longest = sorted(census.silence.items(), key=lambda item: -item[1])
+    for region, seconds in longest[:MAX_VALUES]:
+        yield seconds, {"openclaw.node.region": region}
+    rest = [seconds for _, seconds in longest[MAX_VALUES:]]
+    if rest:
+        yield max(rest), {"openclaw.node.region": OTHER}

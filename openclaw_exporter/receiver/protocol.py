@@ -1,0 +1,293 @@
+"""HTTP for clients that one does not trust: uvicorn's httptools protocol with deadlines and limits.
+
+What uvicorn leaves open is closed here: how many bytes a head and a body may have and how long they may take,
+what happens to a connection that broke a rule (it is answered, read no further, and soon aborted), when a
+connection ends with its certificate, and the client's certificate in the ASGI scope.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from openclaw_exporter.receiver.answers import head_of, problem_answer
+from openclaw_exporter.receiver.connection import Connection
+from openclaw_exporter.receiver.refusals import RefusedError
+from openclaw_exporter.wire.heartbeat import MAX_BODY_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+    from openclaw_exporter.receiver.settings import LimitSettings
+    from openclaw_exporter.wire.certificates import IdentityRule
+
+CONNECTION_KEY: Final = "openclaw.connection"
+"""The `Connection` of a request, in its ASGI scope."""
+
+PIECE: Final = 4096
+"""The most that is read of a connection at once, and so beyond any limit."""
+
+LINGER_SECONDS: Final = 1.0
+"""How long a refused connection stays open, unread, so that the answer arrives before the reset."""
+
+
+class _Part(Enum):
+    NOTHING = "between two requests"
+    HEAD = "request line and headers"
+    BODY = "body"
+
+
+class Inlet(asyncio.BufferedProtocol):
+    # ruff: noqa: D102 - asyncio's methods, as asyncio documents them
+    """Hands what arrives to an `HttpProtocol` in pieces of at most `PIECE` bytes.
+
+    A plain protocol gets up to 256 KiB at once from a TLS transport, whatever limit it has just found broken.
+    """
+
+    __slots__ = ("_buffer", "_http")
+
+    def __init__(self, http: HttpProtocol, buffer: memoryview) -> None:
+        self._http = http
+        self._buffer = buffer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._http.connection_made(transport)  # type: ignore[arg-type] # a stream's transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._http.connection_lost(exc)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._http.data_received(self._buffer[:nbytes])  # type: ignore[arg-type] # the parser takes any buffer
+
+    def eof_received(self) -> None:
+        self._http.eof_received()
+
+    def pause_writing(self) -> None:
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._http.resume_writing()
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        config: uvicorn's, loaded.
+        server_state: uvicorn's, of this listener.
+        limits: The table `[receiver.limits]`.
+        rule: How names are read from certificates; None on a listener without TLS.
+        refused: Called with the slug and status of each request that is refused here.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        *,
+        limits: LimitSettings,
+        rule: IdentityRule | None,
+        refused: Callable[[str, int], None],
+    ) -> None:
+        super().__init__(config, server_state, {})
+        self.cycle: RequestResponseCycle | None = None  # type: ignore[assignment] # uvicorn hides the None
+        self._limits = limits
+        self._rule = rule
+        self._note_refused = refused
+        self._part = _Part.NOTHING
+        self._bytes = 0
+        self._content = 0
+        self._is_refused = False
+        self._connection: Connection | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._last: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        """Begin."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.connections:
+            self.refuse(RefusedError("shedding", "there are too many connections", retry_after=5))
+            return
+        self._deadline = self.loop.call_later(self._limits.header_timeout, self._time_out)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: nothing may keep the connection's objects alive for longer."""
+        self._disarm()
+        # uvicorn leaves this one where the connection was reset.
+        self._unset_keepalive_if_required()
+        if self._last is not None:
+            self._last.cancel()
+            self._last = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived."""
+        if self._is_refused or self.parser is None:
+            return
+        self._unset_keepalive_if_required()
+        self._bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            # The parser's own words are not repeated: they may hold a piece of the request.
+            self.refuse(RefusedError("bad-request"))
+        else:
+            self._check_progress()
+
+    def on_message_begin(self) -> None:
+        """Note a new request."""
+        self._part = _Part.HEAD
+        self._bytes = 0
+        super().on_message_begin()
+        if self._connection is None:
+            self._look_at_certificate()
+        self.scope[CONNECTION_KEY] = self._connection  # type: ignore[typeddict-unknown-key] # ours
+        self.scope["extensions"] = self._connection.extensions  # type: ignore[union-attr] # just made
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note a header; a trailer behind a chunked body is read over."""
+        if self._part is _Part.HEAD:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Start the request, unless its head breaks a rule."""
+        if self._is_refused:
+            return
+        self._disarm()
+        refusal = self._judge_head()
+        self._part = _Part.BODY
+        self._bytes = self._content = 0
+        if refusal is not None:
+            self.refuse(refusal, started=False)
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        if self._is_refused:
+            return
+        self._content += len(body)
+        if self._content > MAX_BODY_BYTES:
+            self.refuse(_too_large())
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note the end of a request."""
+        if self._is_refused:
+            return
+        self._disarm()
+        self._part = _Part.NOTHING
+        self._bytes = 0
+        super().on_message_complete()
+
+    def refuse(self, refusal: RefusedError, *, started: bool = True) -> None:
+        """Answer with a problem document, read no further, and abort the connection soon.
+
+        Args:
+            refusal: Why.
+            started: Whether the request at hand, if its body was due, has been given to the application.
+        """
+        if self._is_refused:
+            return
+        self._is_refused = True
+        self._disarm()
+        self._unset_keepalive_if_required()
+        answer = problem_answer(refusal)
+        self._note_refused(answer.error, answer.status)
+        if self._may_answer(started=started):
+            fields = [*self.server_state.default_headers, *answer.fields, (b"connection", b"close")]
+            self.transport.write(head_of(STATUS_LINE[answer.status], fields) + answer.body)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.flow.pause_reading()
+        # close() would read on until the peer has said good-bye: that is what a flood waits for.
+        self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+    def _may_answer(self, *, started: bool) -> bool:
+        """Whether the request at hand is the one whose answer is due, and none has begun."""
+        if self.cycle is None or self.cycle.response_complete:
+            return True
+        in_hand = started and self._part is _Part.BODY
+        return in_hand and not self.pipeline and not self.cycle.response_started
+
+    def _judge_head(self) -> RefusedError | None:
+        if self.parser.should_upgrade():
+            return RefusedError("bad-request", "upgrades are not offered")
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length" and int(value) > MAX_BODY_BYTES:
+                return _too_large()
+        # RFC 9112, 3.2.
+        if hosts != 1 and self.parser.get_http_version() != "1.0":
+            return RefusedError("bad-request", "exactly one Host is needed")
+        return None
+
+    def _check_progress(self) -> None:
+        """After each piece: is the part at hand too large, and by when must it be complete?"""
+        if self._is_refused:
+            return
+        if self._part is not _Part.BODY and self._bytes > self._limits.header_bytes:
+            self.refuse(RefusedError("headers-too-large", f"at most {self._limits.header_bytes} bytes"))
+        elif self._part is _Part.NOTHING:
+            answered = self.cycle is None or self.cycle.response_complete
+            if answered and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+                keep_alive = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+                self.timeout_keep_alive_task = keep_alive
+        elif self._part is _Part.BODY and self._bytes > MAX_BODY_BYTES + PIECE:
+            # Chunk sizes and extensions count as well.
+            self.refuse(_too_large())
+        elif self._deadline is None:
+            head = self._part is _Part.HEAD
+            seconds = self._limits.header_timeout if head else self._limits.body_timeout
+            self._deadline = self.loop.call_later(seconds, self._time_out)
+
+    def _time_out(self) -> None:
+        self._deadline = None
+        if self._part is _Part.NOTHING:
+            # Nobody has asked anything yet.
+            self.transport.abort()
+        else:
+            self.refuse(RefusedError("request-timeout", f"the {self._part.value} took too long"))
+
+    def _disarm(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _look_at_certificate(self) -> None:
+        self._connection = Connection(self.transport, self._rule)
+        not_after = self._connection.not_after
+        if not_after is not None:
+            self._last = self.loop.call_later(max(0.0, not_after - time.time()), self.shutdown)
+
+
+def _too_large() -> RefusedError:
+    return RefusedError("body-too-large", f"at most {MAX_BODY_BYTES} bytes")
+
+
+def listener_buffer() -> memoryview:
+    """Return a buffer for all inlets of one loop: what arrives is parsed before more arrives."""
+    return memoryview(bytearray(PIECE))
+
+
+def protocol_factory(
+    config: Config, state: ServerState, buffer: memoryview, **arguments: Any
+) -> Callable[[], Inlet]:
+    """Return what makes the protocol of a new connection; see `HttpProtocol` for the arguments."""
+    return lambda: Inlet(HttpProtocol(config, state, **arguments), buffer)

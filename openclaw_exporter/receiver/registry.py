@@ -1,0 +1,199 @@
+"""The registry in memory: it plans what a batch of arrivals and the passing of time change, and applies it.
+
+Whoever owns a `Registry` makes one plan at a time, stores it, and then applies or abandons it. Every decision
+is therefore made against what is stored plus the plan itself, so memory never claims what a failed commit
+did not store, several arrivals of one node within a plan see each other, and a plan is all or nothing.
+Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from openclaw_exporter.receiver.liveness import advance, due_at, judge
+from openclaw_exporter.receiver.wheel import Wheel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from openclaw_exporter.receiver.listening import ListeningClock, Moment
+    from openclaw_exporter.receiver.liveness import Arrival, Event, NodeState, Outcome, Rules
+
+Key = tuple[str, int]
+"""The idempotency key: node_id, and the heartbeat's time in Unix milliseconds."""
+
+DUE_LIMIT: Final = 4096
+"""Nodes that one plan looks at because their time came; about 10 ms of work."""
+
+
+class KeyRow(NamedTuple):
+    """One stored arrival: its idempotency key, and what history tells.
+
+    Attributes:
+        node_id: The node.
+        sent_ms: The heartbeat's time by the node's clock.
+        digest: SHA-256 of the canonical encoding.
+        result: What it was.
+        at_ms: Its arrival, wall clock.
+        heard_at: Its arrival, listening time.
+        epoch: Of its sequence, or None.
+        number: Of its sequence, or None.
+    """
+
+    node_id: str
+    sent_ms: int
+    digest: bytes
+    result: Literal["recorded", "history"]
+    at_ms: int
+    heard_at: float
+    epoch: int | None
+    number: int | None
+
+
+class Plan:
+    """What one commit stores and then changes in memory.
+
+    Attributes:
+        moment: When it was made; the clock that is stored.
+        states: New states by node; None: forgotten.
+        keys: The arrivals to store.
+        outcomes: One for each arrival, in their order.
+        events: What happened to which node: its new state, or the last one of a forgotten node.
+        lives: For each live heartbeat the gap since the last one (None: there was none) and the skew, ms.
+        due: The nodes that were taken off the wheel for it.
+        only_late: The nodes of which nothing but this has changed: they are late.
+        more: Whether more nodes have come due than one plan looks at.
+    """
+
+    def __init__(self, moment: Moment) -> None:
+        self.moment = moment
+        self.states: dict[str, NodeState | None] = {}
+        self.keys: dict[Key, KeyRow] = {}
+        self.outcomes: list[Outcome] = []
+        self.events: list[tuple[Event, NodeState]] = []
+        self.lives: list[tuple[float | None, int]] = []
+        self.due: list[str] = []
+        self.only_late: set[str] = set()
+        self.more = False
+
+    @property
+    def changed(self) -> list[NodeState]:
+        """The states to store. That a node is late alone is not stored: it follows from the time."""
+        return [
+            state
+            for node_id, state in self.states.items()
+            if state is not None and node_id not in self.only_late
+        ]
+
+    @property
+    def forgotten(self) -> list[str]:
+        """The nodes whose rows are to be deleted."""
+        return [node_id for node_id, state in self.states.items() if state is None]
+
+    @property
+    def durable(self) -> bool:
+        """Whether there is anything to store but the clock."""
+        return bool(self.keys or self.changed or self.forgotten)
+
+
+class Registry:
+    """Every known node, and when to look at it.
+
+    Args:
+        rules: The configuration's.
+        listening: The listening clock.
+        states: What was stored.
+    """
+
+    def __init__(self, rules: Rules, listening: ListeningClock, states: Iterable[NodeState] = ()) -> None:
+        self.rules = rules
+        self.listening = listening
+        moment = listening.read()
+        self._wheel = Wheel(moment.seconds)
+        self.nodes: dict[str, NodeState] = {}
+        for state in states:
+            self.nodes[state.node_id] = state
+            self._place(state, moment)
+
+    def needs_lookup(self, arrival: Arrival) -> bool:
+        """Whether the arrival's key may be stored: the node's own clock says that it is not the newest."""
+        state = self.nodes.get(arrival.node_id)
+        return state is None or arrival.sent_ms <= state.newest_ms
+
+    def plan(self, arrivals: Iterable[tuple[Arrival, Moment]], known: Mapping[Key, bytes]) -> Plan:
+        """Decide on arrivals, in their order, and then on at most `DUE_LIMIT` nodes whose time has come.
+
+        Args:
+            arrivals: What arrived, and when.
+            known: The stored digests under those keys of the arrivals for which `needs_lookup` says so.
+        """
+        plan = Plan(self.listening.read())
+        for arrival, at in arrivals:
+            self._judge(plan, arrival, at, known)
+        taken = self._wheel.take(plan.moment.seconds, DUE_LIMIT)
+        plan.more = len(taken) == DUE_LIMIT
+        for bucket, node_id in taken:
+            self._look_at(plan, bucket, node_id)
+        return plan
+
+    def apply(self, plan: Plan) -> None:
+        """Make a plan that has been stored the present."""
+        for node_id, state in plan.states.items():
+            if state is None:
+                self.nodes.pop(node_id, None)
+            else:
+                self.nodes[node_id] = state
+                self._place(state, plan.moment)
+
+    def abandon(self, plan: Plan) -> None:
+        """Take back a plan that could not be stored; what had come due is looked at again."""
+        for node_id in plan.due:
+            state = self.nodes.get(node_id)
+            if state is not None:
+                state.bucket = self._wheel.bucket(0.0)
+                self._wheel.place(node_id, state.bucket)
+
+    def _judge(self, plan: Plan, arrival: Arrival, at: Moment, known: Mapping[Key, bytes]) -> None:
+        node_id = arrival.node_id
+        key = (node_id, arrival.sent_ms)
+        state = plan.states[node_id] if node_id in plan.states else self.nodes.get(node_id)
+        row = plan.keys.get(key)
+        digest = known.get(key) if row is None else row.digest
+        judgement = judge(state, arrival, at, digest, self.rules)
+        plan.outcomes.append(judgement.outcome)
+        kind = judgement.outcome.kind
+        if kind not in ("recorded", "history"):
+            return
+        epoch, number = arrival.sequence or (None, None)
+        plan.keys[key] = KeyRow(
+            node_id, arrival.sent_ms, arrival.digest, kind, at.at_ms, at.seconds, epoch, number
+        )
+        if judgement.state is None:
+            return
+        plan.states[node_id] = judgement.state
+        if kind == "recorded":
+            plan.lives.append((judgement.gap, judgement.state.skew_ms))
+        if judgement.event is not None:
+            plan.events.append((judgement.event, judgement.state))
+
+    def _look_at(self, plan: Plan, bucket: int, node_id: str) -> None:
+        state = plan.states.get(node_id) or self.nodes.get(node_id)
+        if state is None or state.bucket != bucket:
+            return
+        plan.due.append(node_id)
+        state.bucket = -1
+        change = advance(state, plan.moment, self.rules)
+        if change is None:
+            self._place(state, plan.moment)
+            return
+        new, event = change
+        if event == "late" and node_id not in plan.states:
+            plan.only_late.add(node_id)
+        plan.states[node_id] = new
+        plan.events.append((event, new or state))
+
+    def _place(self, state: NodeState, moment: Moment) -> None:
+        bucket = self._wheel.bucket(due_at(state, moment.interruption, self.rules))
+        if state.bucket < 0 or bucket < state.bucket:
+            state.bucket = bucket
+            self._wheel.place(state.node_id, bucket)

@@ -1,0 +1,107 @@
+"""What a configuration must have before a receiver starts with it; all that is unsafe is named."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from openclaw_exporter.errors import ConfigError, ConfigProblem
+from openclaw_exporter.wire.certificates import IdentityRule
+from openclaw_exporter.wire.tokens import ALGORITHMS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from openclaw_exporter.receiver.settings import ReceiverSettings, TlsSettings, TokenSettings
+
+SQLITE: Final = "sqlite:///"
+_MAX_MINTED_LIFE: Final = 600
+
+
+def require_safe(settings: ReceiverSettings) -> None:
+    """Check what the receiver cannot do without.
+
+    Raises:
+        ConfigError: Something is missing or unsafe; all of it is named.
+    """
+    problems = (*_tls(settings.tls), *_tokens(settings.tokens), *_store(settings.store.url))
+    if problems:
+        raise ConfigError(problems)
+
+
+def store_path(url: str) -> Path:
+    """Return the file of a store's URL.
+
+    Raises:
+        ConfigError: It is no `sqlite:///` URL.
+    """
+    problems = tuple(_store(url))
+    if problems:
+        raise ConfigError(problems)
+    return Path(url.removeprefix(SQLITE))
+
+
+def _store(url: str) -> Iterator[ConfigProblem]:
+    if not url.startswith(SQLITE) or url == SQLITE:
+        yield ConfigProblem("receiver.store.url", f"is {url!r}", "sqlite:///file or sqlite:////absolute/file")
+
+
+def _tls(tls: TlsSettings) -> Iterator[ConfigProblem]:
+    for name, what in (
+        ("ca", "the authorities that sign client certificates: without one anybody could publish"),
+        ("certificate", "the receiver's certificate"),
+        ("key", "the certificate's private key"),
+    ):
+        if getattr(tls, name) is None:
+            yield ConfigProblem(f"receiver.tls.{name}", "is not set", f"a PEM file with {what}")
+    try:
+        IdentityRule(tls.trust_domain, tls.dns_suffix)
+    except ConfigError as error:
+        for problem in error.problems:
+            yield ConfigProblem(f"receiver.tls.{problem.key}", problem.message, problem.allowed)
+
+
+def _tokens(tokens: TokenSettings) -> Iterator[ConfigProblem]:
+    if not tokens.algorithms or not set(tokens.algorithms) <= set(ALGORITHMS):
+        listed = ", ".join(ALGORITHMS)
+        message = f"is {list(tokens.algorithms)!r}"
+        yield ConfigProblem("receiver.tokens.algorithms", message, f"one or more of {listed}")
+    if not tokens.issuers:
+        allowed = "one [[receiver.tokens.issuers]] with issuer and audience for each issuer"
+        yield ConfigProblem("receiver.tokens.issuers", "is empty", allowed)
+    names = [issuer.issuer for issuer in tokens.issuers]
+    for index, issuer in enumerate(tokens.issuers):
+        key = f"receiver.tokens.issuers[{index}]"
+        if names.count(issuer.issuer) > 1:
+            yield ConfigProblem(f"{key}.issuer", f"{issuer.issuer!r} is there twice", "each issuer once")
+        if not issuer.issuer:
+            yield ConfigProblem(f"{key}.issuer", "is empty", "the tokens' iss")
+        if not issuer.audience:
+            yield ConfigProblem(f"{key}.audience", "is empty", "the tokens' aud")
+        if issuer.profile == "minted" and issuer.max_life > _MAX_MINTED_LIFE:
+            yield ConfigProblem(f"{key}.max_life", f"is {issuer.max_life}", "at most 600 where minted")
+        yield from _jwks(f"{key}.jwks" if issuer.jwks else "receiver.tokens.jwks", issuer.jwks or tokens.jwks)
+
+
+def _jwks(key: str, location: str) -> Iterator[ConfigProblem]:
+    allowed = "a JWKS file, or an https URL (http on loopback)"
+    if not location:
+        yield ConfigProblem(key, "is not set", allowed)
+    elif is_url(location):
+        parts = urlsplit(location)
+        if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+            yield ConfigProblem(key, "is plain http, which anybody on the way can change", allowed)
+
+
+def is_url(location: str) -> bool:
+    """Whether a key set's location is a URL and not a file."""
+    return location.startswith(("https://", "http://"))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

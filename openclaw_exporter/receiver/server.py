@@ -1,0 +1,257 @@
+"""The running receiver: everything put together, its pulse, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from opentelemetry.metrics import NoOpMeterProvider
+
+from openclaw_exporter.receiver.admin import Admin
+from openclaw_exporter.receiver.application import Application
+from openclaw_exporter.receiver.clock import SystemClock
+from openclaw_exporter.receiver.credentials import Credentials
+from openclaw_exporter.receiver.intake import Intake
+from openclaw_exporter.receiver.keys import KeyRing
+from openclaw_exporter.receiver.listener import Listener
+from openclaw_exporter.receiver.liveness import Rules
+from openclaw_exporter.receiver.metrics import ReceiverMetrics
+from openclaw_exporter.receiver.pulse import Pulse
+from openclaw_exporter.receiver.rate import RateLimit
+from openclaw_exporter.receiver.safety import require_safe, store_path
+from openclaw_exporter.receiver.store.embedded import EmbeddedStore
+from openclaw_exporter.receiver.store.sqlite import Database
+from openclaw_exporter.wire.certificates import IdentityRule
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from openclaw_exporter.receiver.settings import ReceiverSettings
+    from openclaw_exporter.telemetry.provider import Telemetry
+
+_logger = logging.getLogger(__name__)
+
+STOP_SECONDS: Final = 5.0
+"""How long requests get to end when the receiver stops."""
+
+
+class Addresses(NamedTuple):
+    """Where a receiver listens.
+
+    Attributes:
+        api_url: The API's base URL.
+        admin_url: The admin listener's base URL; None where it is off.
+    """
+
+    api_url: str
+    admin_url: str | None
+
+
+async def serve(
+    settings: ReceiverSettings,
+    *,
+    telemetry: Telemetry | None = None,
+    ready: Callable[[Addresses], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Run a receiver until SIGTERM or SIGINT, or until `stop` is set.
+
+    SIGHUP reads certificates and keys again at once; they are read again when they change anyway.
+
+    Args:
+        settings: The configuration.
+        telemetry: Where metrics go; `/metrics` shows its exposition. It is not shut down here.
+        ready: Called once when connections are accepted.
+        stop: Ends the receiver when set; signals are heard in the main thread only.
+
+    Raises:
+        UserError: The configuration is unsafe, or a file, address or store cannot be used.
+    """
+    stopping = stop or asyncio.Event()
+    service = Service(settings, telemetry)
+    with _signals(stopping, service), _quiet_handshakes():
+        async with service.running() as addresses:
+            if ready is not None:
+                ready(addresses)
+            _logger.info("receiving heartbeats at %s", addresses.api_url)
+            await stopping.wait()
+            _logger.info("stopping")
+
+
+class Service:
+    """The parts of one receiver.
+
+    Args:
+        settings: The configuration.
+        telemetry: Where metrics go.
+    """
+
+    def __init__(self, settings: ReceiverSettings, telemetry: Telemetry | None) -> None:
+        require_safe(settings)
+        self._settings = settings
+        self._telemetry = telemetry
+        clock = SystemClock()
+        meter = telemetry.meter if telemetry else NoOpMeterProvider().get_meter("openclaw_exporter")
+        rules = Rules(
+            default_interval=settings.default_interval,
+            max_interval=settings.max_interval,
+            retention=settings.retention,
+        )
+        self._metrics = ReceiverMetrics(meter, EmbeddedStore.system)
+        self.store = EmbeddedStore(
+            Database(store_path(settings.store.url)),
+            rules,
+            clock,
+            self._metrics,
+            max_waiting=settings.store.max_waiting,
+        )
+        self._credentials = Credentials(settings.tls)
+        self._rule = IdentityRule(settings.tls.trust_domain, settings.tls.dns_suffix)
+        self._keys = KeyRing(settings.tokens, clock)
+        rate = RateLimit(settings.limits.rate, settings.limits.burst)
+        intake = Intake(settings, self._keys, rate, clock)
+        self._application = Application(intake, self.store, self._keys, self._metrics)
+        self._pulse = Pulse(self.store.tick, self._second)
+        self._refreshing: asyncio.Task[Any] | None = None
+        self._listeners: list[Listener] = []
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[Addresses]:
+        """Run the receiver for as long as the context lasts."""
+        async with contextlib.AsyncExitStack() as ending:
+            ending.callback(self._metrics.close)
+            await self._keys.open()
+            # Whatever cannot be listened on is found before the store is touched.
+            api = self._listen_api()
+            ending.callback(api.close)
+            admin = self._listen_admin()
+            if admin is not None:
+                ending.callback(admin.close)
+            await self.store.open()
+            ending.push_async_callback(self.store.close)
+            self._metrics.watch(self.store.census)
+            pulse = asyncio.create_task(self._pulse.run(), name="openclaw-pulse")
+            ending.push_async_callback(_cancelled, pulse)
+            for listener in self._listeners:
+                await listener.start()
+                ending.push_async_callback(listener.stop, STOP_SECONDS)
+            yield Addresses(api.url, admin.url if admin is not None else None)
+
+    def reload(self) -> None:
+        """Read certificates and keys again where they have changed."""
+        self._second()
+
+    def _listen_api(self) -> Listener:
+        settings = self._settings
+        listener = Listener(
+            self._application,
+            settings.host,
+            settings.port,
+            key="receiver",
+            limits=settings.limits,
+            context=self._credentials.context,
+            rule=self._rule,
+            refused=self._metrics.refused,
+        )
+        self._listeners.append(listener)
+        return listener
+
+    def _listen_admin(self) -> Listener | None:
+        settings = self._settings.admin
+        if not settings.enabled:
+            return None
+        exposition = self._telemetry.exposition if self._telemetry else None
+        listener = Listener(
+            Admin(self._checks, exposition),
+            settings.host,
+            settings.port,
+            key="receiver.admin",
+            limits=self._settings.limits,
+            context=None,
+            rule=None,
+            refused=lambda _slug, _status: None,
+        )
+        self._listeners.append(listener)
+        return listener
+
+    def _checks(self) -> Mapping[str, bool]:
+        return {
+            "store": self.store.available,
+            "keys": self._keys.verifier is not None,
+            "loop": not self._pulse.stalled,
+        }
+
+    def _second(self) -> None:
+        """What is done once a second."""
+        self._metrics.loop_lag = self._pulse.lag
+        for listener in self._listeners:
+            listener.refresh_date()
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._refresh(), name="openclaw-refresh")
+
+    async def _refresh(self) -> None:
+        try:
+            renewed, other_authorities = self._credentials.reload()
+            if renewed:
+                await self._listeners[0].use(self._credentials.context)
+                _logger.info("new connections use the certificate files as they are now")
+            if other_authorities:
+                # Somebody may have lost their authority: everybody shakes hands again.
+                self._listeners[0].end_connections()
+            if await self._keys.refresh():
+                _logger.info("the key set has changed")
+        except Exception:
+            _logger.exception("certificates and keys could not be looked at")
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@contextlib.contextmanager
+def _signals(stopping: asyncio.Event, service: Service) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    handlers: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGTERM: stopping.set,
+        signal.SIGINT: stopping.set,
+        signal.SIGHUP: service.reload,
+    }
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _quiet_handshakes() -> Iterator[None]:
+    """Keep failed handshakes out of the log: anybody can cause one, as often as they like."""
+    loop = asyncio.get_running_loop()
+    before = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, ssl.SSLError | ConnectionError | TimeoutError):
+            _logger.debug("a connection failed: %s", error)
+        elif before is not None:
+            before(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(before)

@@ -1,0 +1,172 @@
+"""The receiver's configuration: the table `[receiver]` and the tables in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from openclaw_exporter.wire.tokens import Algorithm
+
+_Port = Annotated[int, Meta(ge=0, le=65535)]
+_Interval = Annotated[int, Meta(ge=1, le=3600)]
+_Deadline = Annotated[float, Meta(gt=0, le=300)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """The receiver's certificate and whose client certificates it takes: the table `[receiver.tls]`.
+
+    All files are read again when they change.
+
+    Attributes:
+        ca: PEM file with the certificates of the authorities that sign client certificates.
+        certificate: PEM file with the receiver's certificate and those between it and its authority.
+        key: PEM file with the certificate's private key, not encrypted.
+        trust_domain: SPIFFE trust domain of the URI SANs in client certificates. Either this or `dns_suffix`.
+        dns_suffix: DNS domain of the DNS SANs in client certificates, in a deployment without URI SANs.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    trust_domain: str | None = None
+    dns_suffix: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerSettings:
+    """Somebody whose tokens are accepted: one item of `[[receiver.tokens.issuers]]`.
+
+    Attributes:
+        issuer: The tokens' `iss`.
+        audience: The tokens' `aud`: what this receiver is called.
+        profile: `minted` by the nodes from a service account's key, or `external`: brought by the platform.
+        max_life: The longest life of a token in seconds; at most 600 by the contract where they are minted.
+        jwks: The issuer's own key set, a file or an https URL, so that no other issuer's key vouches for it.
+            Without it `receiver.tokens.jwks` counts.
+        subjects: In the external profile, the `sub` that a node may have; `{node_id}` stands for its id.
+    """
+
+    issuer: Annotated[str, Meta(min_length=1)]
+    audience: Annotated[str, Meta(min_length=1)]
+    profile: Literal["minted", "external"] = "minted"
+    max_life: Annotated[int, Meta(ge=1, le=3600)] = 600
+    jwks: str = ""
+    subjects: tuple[Annotated[str, Meta(min_length=1)], ...] = ("{node_id}",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """Which tokens are accepted: the table `[receiver.tokens]`.
+
+    Attributes:
+        jwks: The key set, a file or an https URL. A file is read again when it changes.
+        algorithms: The allowed signature algorithms; at least one must be named.
+        issuers: Whose tokens are accepted.
+        leeway: How far clocks may differ, in seconds.
+        refresh: Seconds between two fetches of a key set from a URL; an unknown key is looked for sooner.
+    """
+
+    jwks: str = ""
+    algorithms: tuple[Algorithm, ...] = ()
+    issuers: tuple[IssuerSettings, ...] = ()
+    leeway: Annotated[int, Meta(ge=0, le=300)] = 30
+    refresh: Annotated[float, Meta(ge=30, le=86_400)] = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Where the registry is kept: the table `[receiver.store]`.
+
+    Attributes:
+        url: `sqlite:///relative/path` or `sqlite:////absolute/path`.
+        max_waiting: Heartbeats that may wait to be stored; more are turned away with 503.
+    """
+
+    url: str = "sqlite:///openclaw-registry.sqlite"
+    max_waiting: Annotated[int, Meta(ge=1, le=1_000_000)] = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminSettings:
+    """`/healthz`, `/readyz` and `/metrics`, plain HTTP without token: the table `[receiver.admin]`.
+
+    Attributes:
+        enabled: Whether they are served.
+        host: The address to listen on.
+        port: The TCP port to listen on; 0 takes a free one.
+    """
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: _Port = 9465
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """What one client may cost: the table `[receiver.limits]`.
+
+    Attributes:
+        connections: Connections at once; one more is answered 503 and closed.
+        rate: Heartbeats a second of one node; more are answered 429.
+        burst: Heartbeats at once of one node.
+        header_bytes: Request line and headers together.
+        handshake_timeout: Seconds for the TLS handshake.
+        header_timeout: Seconds for the request line and headers.
+        body_timeout: Seconds for the body.
+        keep_alive: Seconds that a connection may be idle; longer than the longest interval.
+    """
+
+    connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
+    rate: Annotated[float, Meta(gt=0, le=10_000)] = 1.0
+    burst: Annotated[int, Meta(ge=1, le=100_000)] = 20
+    header_bytes: Annotated[int, Meta(ge=8192, le=65_536)] = 16_384
+    handshake_timeout: _Deadline = 10.0
+    header_timeout: _Deadline = 10.0
+    body_timeout: _Deadline = 10.0
+    keep_alive: Annotated[float, Meta(gt=0, le=86_400)] = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiverSettings:
+    """The receiver of heartbeats and the registry of nodes: the table `[receiver]`.
+
+    Attributes:
+        host: The address to listen on.
+        port: The TCP port to listen on; 0 takes a free one.
+        min_interval: The shortest interval of a node in seconds; a shorter one is answered with this.
+        max_interval: The longest interval of a node in seconds; a longer one is refused.
+        default_interval: The interval in seconds of a node that does not say its own.
+        retention: Seconds after which an expired or offline node is forgotten.
+        tls: Certificates.
+        tokens: Tokens.
+        limits: Limits.
+        store: The registry's store.
+        admin: The admin listener.
+
+    Raises:
+        ValueError: The intervals contradict each other.
+    """
+
+    host: str = "127.0.0.1"
+    port: _Port = 8443
+    min_interval: _Interval = 30
+    max_interval: _Interval = 120
+    default_interval: _Interval = 60
+    retention: Annotated[float, Meta(gt=0)] = 86_400.0
+    tls: TlsSettings = field(default_factory=TlsSettings)
+    tokens: TokenSettings = field(default_factory=TokenSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
+    store: StoreSettings = field(default_factory=StoreSettings)
+    admin: AdminSettings = field(default_factory=AdminSettings)
+
+    def __post_init__(self) -> None:
+        if not self.min_interval <= self.default_interval <= self.max_interval:
+            message = "default_interval must lie between min_interval and max_interval"
+            raise ValueError(message)
+        if self.limits.keep_alive <= self.max_interval:
+            message = "limits.keep_alive must be longer than max_interval, or every beat costs a handshake"
+            raise ValueError(message)

@@ -1,0 +1,314 @@
+"""The embedded store: the registry in this process, and a durable log of it in one SQLite file.
+
+The order of things makes it right. One batch is under way at a time: take what arrived, read the stored keys
+of those that may be duplicates, plan against memory, commit, apply the plan to memory, answer. So memory
+holds exactly what is on the disk; a commit that fails is forgotten as a whole, its senders get 503, and when
+they send again their heartbeats are new. Only a commit whose failure was reported after the fact (the disk
+has it, memory does not) can differ: the retry then simply replaces the row that nobody had been promised.
+Arrivals queue meanwhile, and the next batch takes them all: the busier the disk, the larger the batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from openclaw_exporter.errors import StateError, StoreUnavailableError
+from openclaw_exporter.logs import Episodes
+from openclaw_exporter.receiver.census import Census, take_census
+from openclaw_exporter.receiver.listening import ListeningClock
+from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS
+from openclaw_exporter.receiver.order import Order
+from openclaw_exporter.receiver.query import select, view
+from openclaw_exporter.receiver.refusals import SheddingError
+from openclaw_exporter.receiver.registry import Registry
+from openclaw_exporter.receiver.store.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from openclaw_exporter.receiver.clock import Clock
+    from openclaw_exporter.receiver.listening import Moment
+    from openclaw_exporter.receiver.liveness import Arrival, Outcome, Rules
+    from openclaw_exporter.receiver.query import NodeView, Query
+    from openclaw_exporter.receiver.registry import Key, KeyRow, Plan
+    from openclaw_exporter.receiver.store import Observer, Page
+    from openclaw_exporter.receiver.store.sqlite import Database
+
+    T = TypeVar("T")
+
+_logger = logging.getLogger(__name__)
+
+_BATCH: Final = 1024
+_CLOCK_EVERY: Final = 1.0
+_PURGE_EVERY: Final = 5.0
+_PURGE_ROWS: Final = 1000
+_STALLED_AFTER: Final = 5.0
+_PROBE_EVERY: Final = 1.0
+_SHED_FOR: Final = 1.0
+_CENSUS_LIFE: Final = 1.0
+
+_FAILURES: Final = (sqlite3.Error, OSError, StateError)
+
+
+class EmbeddedStore:
+    """The registry in memory with a SQLite log; the authority for reads and decisions is memory.
+
+    Args:
+        database: The log, not open yet.
+        rules: The configuration's.
+        clock: This machine's clocks.
+        observer: Who wants to know what happens.
+        max_waiting: Arrivals that may wait for a commit; more are turned away.
+    """
+
+    system = "sqlite"
+
+    def __init__(
+        self, database: Database, rules: Rules, clock: Clock, observer: Observer, *, max_waiting: int = 8192
+    ) -> None:
+        self._database = database
+        self._rules = rules
+        self._clock = clock
+        self._observer = observer
+        self._max_waiting = max_waiting
+        self._waiting: list[tuple[Arrival, Moment, asyncio.Future[Outcome]]] = []
+        self._episodes = Episodes(_logger)
+        self._available = False
+        self._closing = False
+        self._busy_since: float | None = None
+        self._shed_at: float | None = None
+        self._stored_at = self._purged_at = self._probed_at = clock.elapsed()
+        self._census_lock = threading.Lock()
+        self._census: tuple[float, Census] | None = None
+
+    async def open(self) -> None:
+        """Read the log into memory and begin.
+
+        Raises:
+            StateError: The file cannot be used.
+        """
+        self._wake = asyncio.Event()
+        self._writer = Writer(asyncio.get_running_loop(), "openclaw-store")
+        try:
+            seconds, interruption = await self._writer.submit(self._database.open)
+            states = await self._writer.submit(self._database.load)
+        except BaseException:
+            await self._writer.submit(self._database.close)
+            await self._writer.stop()
+            raise
+        listening = ListeningClock(self._clock, seconds=seconds, interruption=interruption)
+        self._registry = Registry(self._rules, listening, states)
+        self._order = Order(self._registry.nodes)
+        self._available = True
+        self._task = asyncio.create_task(self._run(), name="openclaw-store")
+
+    async def close(self) -> None:
+        """Store what waits and the listening time, and close the file."""
+        self._closing = True
+        self._wake.set()
+        await self._task
+        await self._writer.submit(self._database.close)
+        await self._writer.stop()
+
+    @property
+    def available(self) -> bool:
+        """Whether the last commit succeeded and none hangs."""
+        return self._available and not self._stalled()
+
+    @property
+    def listening(self) -> ListeningClock:
+        """The listening clock, once open."""
+        return self._registry.listening
+
+    def tick(self) -> None:
+        """Let time pass: expiry, the stored clock, the end of shedding, old keys."""
+        listening = self._registry.listening
+        listening.read()
+        now = self._clock.elapsed()
+        if self._shed_at is not None and now - self._shed_at >= _SHED_FOR:
+            self._shed_at = None
+            listening.hear("shedding")
+        if self._stalled():
+            self._lose(
+                "stalled", f"{self._database.path}: the disk has not answered for {_STALLED_AFTER:.0f} s"
+            )
+        self._wake.set()
+
+    def shed(self) -> None:
+        """Stop listening time until a second has passed without another call."""
+        self._shed_at = self._clock.elapsed()
+        self._registry.listening.deafen("shedding")
+
+    def record(self, arrival: Arrival) -> asyncio.Future[Outcome]:
+        """Queue an arrival for the next commit; see `Store.record`."""
+        if self._closing or not self.available:
+            raise _unavailable()
+        if len(self._waiting) >= self._max_waiting:
+            self.shed()
+            raise SheddingError
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._waiting.append((arrival, self._registry.listening.read(), future))
+        self._wake.set()
+        return future
+
+    async def node(self, node_id: str) -> NodeView | None:
+        """Return one node, or None."""
+        state = self._registry.nodes.get(node_id)
+        return None if state is None else view(state, self._registry.listening.read())
+
+    async def page(self, query: Query) -> Page:
+        """Return the nodes that a query asks for."""
+        return await select(self._registry, self._order, query)
+
+    async def history(self, node_id: str) -> list[KeyRow]:
+        """Return what arrived from a node in the last hour, oldest first."""
+        since = self._registry.listening.read().seconds - KEY_LIFE_SECONDS
+        try:
+            return await self._timed("history", partial(self._database.history, node_id, since=since))
+        except sqlite3.Error as error:
+            raise StoreUnavailableError("the registry's store cannot be read now") from error
+
+    def census(self) -> Census:
+        """Count the registry; up to a second old. Safe to call from any thread."""
+        with self._census_lock:
+            now = time.monotonic()
+            if self._census is None or now - self._census[0] >= _CENSUS_LIFE:
+                # One call in C: a snapshot that no other thread can change under us. States never change.
+                states = list(self._registry.nodes.values())
+                heard_until = self._registry.listening.latest
+                self._census = (now, take_census(states, heard_until))
+            return self._census[1]
+
+    async def _run(self) -> None:
+        while not (self._closing and not self._waiting):
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                if self._available:
+                    await self._work()
+                else:
+                    await self._probe()
+            except Exception:
+                # A fault of ours must not end the registry's only worker; the batch was answered.
+                _logger.exception("the registry's worker failed")
+        if self._available:
+            await self._batch(last=True)
+
+    async def _work(self) -> None:
+        more = True
+        while self._available and (more or self._waiting):
+            more = await self._batch()
+        now = self._clock.elapsed()
+        if self._available and now - self._purged_at >= _PURGE_EVERY:
+            before = self._registry.listening.latest - KEY_LIFE_SECONDS
+            purge = partial(self._database.purge, before, _PURGE_ROWS)
+            # Where it was not the last of them the next tick goes on.
+            if await self._guarded("purge", purge) != _PURGE_ROWS:
+                self._purged_at = now
+
+    async def _batch(self, *, last: bool = False) -> bool:
+        """Record what waits and let time pass; return whether more nodes have come due than fitted."""
+        batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+        outcomes: list[Outcome] | None = None
+        plan: Plan | None = None
+        try:
+            known = await self._lookup([arrival for arrival, _, _ in batch])
+            if known is not None:
+                plan = self._registry.plan([(arrival, at) for arrival, at, _ in batch], known)
+                if await self._commit(plan, last=last):
+                    outcomes = plan.outcomes
+        finally:
+            _answer([future for _, _, future in batch], outcomes)
+        return plan is not None and plan.more
+
+    async def _lookup(self, arrivals: list[Arrival]) -> dict[Key, bytes] | None:
+        needed = filter(self._registry.needs_lookup, arrivals)
+        keys = [(arrival.node_id, arrival.sent_ms) for arrival in needed]
+        return await self._guarded("lookup", partial(self._database.lookup, keys)) if keys else {}
+
+    async def _commit(self, plan: Plan, *, last: bool) -> bool:
+        clock_is_old = self._clock.elapsed() - self._stored_at >= _CLOCK_EVERY and bool(self._registry.nodes)
+        if plan.durable or clock_is_old or last:
+            if await self._guarded("commit", partial(self._store, plan)) is None:
+                self._registry.abandon(plan)
+                return False
+            self._stored_at = self._clock.elapsed()
+        self._registry.apply(plan)
+        self._order.note(plan)
+        for event, state in plan.events:
+            self._observer.happened(event, state)
+        for gap, skew_ms in plan.lives:
+            self._observer.heard(gap, skew_ms)
+        return True
+
+    def _store(self, plan: Plan) -> bool:
+        self._database.commit(
+            plan.moment, nodes=plan.changed, forgotten=plan.forgotten, arrivals=plan.keys.values()
+        )
+        return True
+
+    async def _guarded(self, operation: str, work: Callable[[], T]) -> T | None:
+        """Do blocking work; None: it failed, and the store counts as lost."""
+        self._busy_since = self._clock.elapsed()
+        try:
+            return await self._timed(operation, work)
+        except _FAILURES as error:
+            self._lose(type(error).__name__, f"{self._database.path}: the registry cannot be stored: {error}")
+            return None
+        finally:
+            self._busy_since = None
+
+    async def _timed(self, operation: str, work: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        try:
+            return await self._writer.submit(work)
+        finally:
+            self._observer.timed(operation, time.perf_counter() - started)
+
+    def _stalled(self) -> bool:
+        return self._busy_since is not None and self._clock.elapsed() - self._busy_since > _STALLED_AFTER
+
+    def _lose(self, cause: str, message: str) -> None:
+        if self._available:
+            self._available = False
+            self._registry.listening.deafen("store")
+        self._probed_at = self._clock.elapsed()
+        self._episodes.begin("store", cause, message, level=logging.ERROR)
+        waiting, self._waiting = self._waiting, []
+        _answer([future for _, _, future in waiting], None)
+
+    async def _probe(self) -> None:
+        if self._clock.elapsed() - self._probed_at < _PROBE_EVERY:
+            return
+        moment = self._registry.listening.read()
+        nodes = list(self._registry.nodes.values())
+        try:
+            await self._timed("recover", partial(self._database.recover, moment, nodes))
+        except _FAILURES as error:
+            self._lose(type(error).__name__, f"{self._database.path}: the registry cannot be stored: {error}")
+            return
+        self._available = True
+        self._registry.listening.hear("store")
+        self._episodes.end("store", f"{self._database.path}: the registry can be stored again")
+
+
+def _answer(futures: list[asyncio.Future[Outcome]], outcomes: list[Outcome] | None) -> None:
+    if outcomes is None:
+        for future in futures:
+            if not future.done():
+                future.set_exception(_unavailable())
+        return
+    for future, outcome in zip(futures, outcomes, strict=True):
+        if not future.done():
+            future.set_result(outcome)
+
+
+def _unavailable() -> StoreUnavailableError:
+    return StoreUnavailableError("the registry's store cannot be reached now")
