@@ -20,7 +20,7 @@ LIST, SORTED, STREAM, GROUP = (
 
 def run(url: str, verb: str, *numbers: int) -> None:
     """Run a verb in a process of its own, and wait for it."""
-    subprocess.run((sys.executable, __file__, url, verb, *map(str, numbers)), check=True)
+    subprocess.run((sys.executable, "-P", __file__, url, verb, *map(str, numbers)), check=True)
 
 
 def fill(server: redis.Redis, tasks: int, priorities: int, entries: int) -> None:
