@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import resource
 import signal
 import tempfile
 import threading
@@ -19,6 +21,7 @@ from openclaw_exporter.cli.demo.stage import Stage
 from openclaw_exporter.cli.demo.view import LiveView, addresses
 from openclaw_exporter.cli.demo.watch import Changes, Sight, Watcher
 from openclaw_exporter.cli.registry import RegistryError
+from openclaw_exporter.logs import set_up_logging
 from openclaw_exporter.plugin.host import installed_plugins
 
 if TYPE_CHECKING:
@@ -112,6 +115,8 @@ class Demo:
 
     def _play(self, directory: Path, stack: ExitStack) -> Result | None:
         stage = Stage.build(directory, interval=self._wishes.interval)
+        _log_to(stage.logs / "neighbours.log", stack)
+        _allow_files()
         queues = self._start_queues(stage, stack)
         receiver = _command("receiver", stage.write_receiver(), stage, stack)
         watcher = Watcher(stage)
@@ -176,6 +181,19 @@ class Demo:
         result.neighbour_failures = neighbours.failures
         result.judge()
         return result
+
+
+def _log_to(path: Path, stack: ExitStack) -> None:
+    """Send what this process logs, which is what the neighbours' publishers say, to a file."""
+    stream = stack.enter_context(path.open("a", encoding="utf-8"))
+    set_up_logging(stream=stream, log_format="text")
+    stack.callback(logging.getLogger().handlers.clear)
+
+
+def _allow_files() -> None:
+    """Allow this process and its children as many open files as the system does: a neighbour needs four."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _command(name: str, configuration: Path, stage: Stage, stack: ExitStack) -> Child:

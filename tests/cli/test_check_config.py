@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from openclaw_exporter.cli.app import app
+from openclaw_exporter.cli.pki_files import PkiDirectory
+from openclaw_exporter.config import all_keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BROKEN = """
+[openclaw]
+enabled = false
+intervall = 60
+[plugins.system]
+interval = "often"
+groups = ["cpu", "wheels"]
+per_cpus = true
+[plugins.sytem]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "agent.toml"
+
+
+def check(file: Path, *flags: str, environ: dict[str, str] | None = None) -> tuple[int, str, str]:
+    result = CliRunner(env=environ or {}).invoke(app, ["check-config", str(file), *flags])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_a_right_configuration_ends_with_0(tmp_path: Path) -> None:
+    made = PkiDirectory.create(tmp_path, trust_domain="test.openclaw", hosts=("localhost",))
+    assert check(made.receiver_configuration) == (0, f"{made.receiver_configuration}: no errors\n", "")
+    agent = made.issue_node().configuration
+    assert agent is not None
+    assert check(agent)[:2] == (0, f"{agent}: no errors\n")
+
+
+def test_all_errors_are_told_at_once_those_of_plugins_too(file: Path) -> None:
+    pytest.importorskip("openclaw_exporter_system")
+    file.write_text(BROKEN)
+    code, out, err = check(file)
+    lines = [line for line in err.splitlines() if not line.startswith("warning")]
+    assert code == 2
+    assert out == f"{file}: 3 errors\n"
+    assert lines[0] == f"{file}: openclaw.intervall: unknown key; did you mean 'interval'?"
+    assert any("plugins.system.interval: got 'often'" in line for line in lines)
+    assert any(
+        "plugins.sytem: no such plugin is installed" in line and "did you mean 'system'?" in line
+        for line in lines
+    )
+
+
+def test_scripts_get_every_error_as_json(file: Path) -> None:
+    file.write_text("[openclaw]\nenabled = false\nintervall = 60\ntimeout = 99\n")
+    code, out, _ = check(file, "--json", environ={"OPENCLAW_TIMEOUTT": "3"})
+    report: dict[str, Any] = json.loads(out)
+    assert (code, report["ok"], report["file"]) == (2, False, str(file))
+    assert report["errors"] == [
+        {
+            "key": "openclaw.intervall",
+            "message": "unknown key",
+            "allowed": "",
+            "nearest": "interval",
+            "source": str(file),
+        },
+        {
+            "key": "openclaw.timeout",
+            "message": "got 99",
+            "allowed": "a number above 0 and up to 60",
+            "nearest": None,
+            "source": str(file),
+        },
+    ]
+    assert [warning for warning in report["warnings"] if "OPENCLAW_TIMEOUTT" in warning]
+
+
+def test_scripts_get_json_for_a_file_that_is_not_toml_too(file: Path) -> None:
+    file.write_text("[openclaw")
+    code, out, _ = check(file, "--json")
+    report = json.loads(out)
+    assert (code, report["ok"]) == (2, False)
+    assert report["errors"][0]["message"].startswith(f"{file}:1:10: not TOML")
+
+
+def test_the_environment_is_checked_as_well(file: Path) -> None:
+    file.write_text("[openclaw]\nenabled = false\n")
+    code, out, err = check(file, environ={"OPENCLAW_INTERVAL": "soon", "OPENCLAW_INTERVALL": "60"})
+    assert (code, out) == (2, f"{file}: 1 error\n")
+    assert "OPENCLAW_INTERVAL: openclaw.interval: got 'soon'; allowed: an integer from 1 to 86400" in err
+    assert "warning: the environment variable OPENCLAW_INTERVALL sets no key" in err
+
+
+def test_a_file_has_to_be_named() -> None:
+    result = CliRunner().invoke(app, ["check-config"])
+    assert result.exit_code == 2
+    assert "openclaw-exporter check-config FILE" in result.output
+
+
+def test_every_key_can_be_listed() -> None:
+    listed = json.loads(CliRunner().invoke(app, ["check-config", "--list-keys", "--json"]).output)
+    assert [key["key"] for key in listed] == [key.name for key in all_keys()]
+    interval = next(key for key in listed if key["key"] == "openclaw.interval")
+    assert interval["variable"] == "OPENCLAW_INTERVAL"
+    assert interval["default"] == "60"
+    assert "plugins.NAME.series_budget" in CliRunner().invoke(app, ["check-config", "--list-keys"]).output

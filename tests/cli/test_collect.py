@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+class Site:
+    """A directory with the distribution of one plugin, on Python's path."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        info = path / "openclaw_probe-1.2.3.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: openclaw-probe\nVersion: 1.2.3\n")
+        (info / "entry_points.txt").write_text("[openclaw_exporter]\nprobe = openclaw_probe\n")
+        (path / "openclaw_probe.py").write_text((HERE / "plugin_under_test.py").read_text())
+
+    def run(self, *arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
+        """Run a command, with these options of the plugin."""
+        config = self.path / "agent.toml"
+        lines = [f'{key} = "{value}"' for key, value in options.items()]
+        config.write_text("\n".join(["[plugins.probe]", *lines]))
+        environ = {**os.environ, "PYTHONPATH": str(self.path), "OPENCLAW_CONFIG": str(config)}
+        return subprocess.run(
+            (sys.executable, "-m", "openclaw_exporter", *arguments),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=environ,
+        )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def probe_of(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    collectors: list[dict[str, Any]] = json.loads(result.stdout)["collectors"]
+    assert [collector["plugin"] for collector in collectors] == ["probe"]
+    return collectors[0]
+
+
+def test_what_a_plugin_yields_is_shown_to_people(site: Site) -> None:
+    result = site.run("collect", "probe")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "probe/probe: 5 observations in" in result.stdout
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert ["capacity", "workers", "4"] in rows
+    assert ["queue", "depth", "worker", "7,", "oldest", "1.5", "s", "{message}"] in rows
+    assert ["gauge", "probe.temperature{place=rack}", "21.5", "Cel"] in rows
+    assert ["tag", "gpu", "true"] in rows
+
+
+def test_what_a_plugin_yields_is_json_for_scripts(site: Site) -> None:
+    result = site.run("collect", "probe", "--json")
+    probe = probe_of(result)
+    assert (result.returncode, probe["error"], probe["refused"]) == (0, None, [])
+    assert {"type": "QueueDepth", "topic": "worker", "depth": 7, "oldest_age": 1.5} in probe["observations"]
+
+
+def test_a_collector_that_raises_is_named_and_ends_with_1(site: Site) -> None:
+    result = site.run("collect", "probe", "--json", fault="raise")
+    assert result.returncode == 1
+    assert probe_of(result)["error"] == "OSError: the disk is gone"
+    text = site.run("collect", "probe", fault="raise")
+    assert (text.returncode, "failed: OSError: the disk is gone" in text.stdout) == (1, True)
+    assert "Traceback" not in text.stderr
+
+
+def test_a_collector_that_hangs_is_given_up_at_its_deadline(site: Site) -> None:
+    result = site.run("collect", "probe", "--json", fault="hang")
+    assert result.returncode == 1
+    assert probe_of(result)["error"] == "not done within its deadline of 0.3 s"
+
+
+def test_what_the_host_refuses_is_named_and_ends_with_1(site: Site) -> None:
+    result = site.run("collect", "probe", "--json", fault="garbage")
+    probe = probe_of(result)
+    assert result.returncode == 1
+    assert [refusal["reason"] for refusal in probe["refused"]] == ["range"]
+    assert len(probe["observations"]) == 4
+    assert "refused (range):" in site.run("collect", "probe", fault="garbage").stdout
+
+
+def test_a_plugin_that_does_not_load_ends_with_1(site: Site) -> None:
+    (site.path / "openclaw_probe.py").write_text("raise RuntimeError('no driver')")
+    result = site.run("collect", "probe")
+    assert result.returncode == 1
+    assert "no driver" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_unknown_plugin_is_a_mistake_with_the_nearest_name(site: Site) -> None:
+    result = site.run("collect", "prob")
+    assert result.returncode == 2
+    assert "no plugin 'prob' is installed; did you mean 'probe'?" in result.stderr
+
+
+def test_a_disabled_plugin_is_a_mistake(site: Site) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(site.path), "OPENCLAW_PLUGINS_PROBE_ENABLED": "false"}
+    result = subprocess.run(
+        (sys.executable, "-m", "openclaw_exporter", "collect", "probe"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environ,
+    )
+    assert (result.returncode, "the plugin 'probe' is disabled" in result.stderr) == (2, True)
+
+
+def test_plugins_are_listed_for_people(site: Site) -> None:
+    result = site.run("plugins")
+    assert result.returncode == 0
+    row = next(line.split() for line in result.stdout.splitlines() if line.startswith("probe "))
+    assert row == ["probe", "openclaw-probe", "1.2.3", "probe", "thread", "loaded", "fault"]
+
+
+def test_plugins_are_listed_for_scripts_with_their_options(site: Site) -> None:
+    listed = json.loads(site.run("plugins", "--json").stdout)
+    probe = next(plugin for plugin in listed if plugin["name"] == "probe")
+    assert probe["status"] == "loaded"
+    assert probe["options"] == [
+        {
+            "key": "plugins.probe.fault",
+            "allowed": "a string",
+            "default": '""',
+            "required": False,
+            "variable": "OPENCLAW_PLUGINS_PROBE_FAULT",
+            "description": "What is to go wrong.",
+        }
+    ]
+
+
+def test_a_broken_plugin_is_listed_with_its_fault(site: Site) -> None:
+    (site.path / "openclaw_probe.py").write_text("raise RuntimeError('no driver')")
+    result = site.run("plugins", "--json")
+    probe = next(plugin for plugin in json.loads(result.stdout) if plugin["name"] == "probe")
+    assert (result.returncode, probe["status"], "no driver" in probe["error"]) == (0, "failed", True)
+    assert "no driver" in site.run("plugins").stderr
+
+
+def test_a_table_without_a_plugin_is_listed_with_the_nearest_name(site: Site) -> None:
+    result = site.run("plugins")
+    assert result.returncode == 0
+    config = site.path / "other.toml"
+    config.write_text("[plugins.prob]\n")
+    listed = site.run("plugins", "--json", "--config", str(config))
+    stranger = next(plugin for plugin in json.loads(listed.stdout) if plugin["name"] == "prob")
+    assert "did you mean 'probe'?" in stranger["error"]
+
+
+def test_without_plugins_the_remedy_is_told(tmp_path: Path) -> None:
+    script = (
+        "import importlib.metadata as m; m.entry_points = lambda **_: (); "
+        "import openclaw_exporter.plugin.host as h; h.entry_points = m.entry_points; "
+        "from openclaw_exporter.cli import main; main()"
+    )
+    for command in ("plugins", "collect"):
+        result = subprocess.run(
+            (sys.executable, "-c", script, command),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert (result.returncode, "openclaw-exporter[plugins]" in result.stdout) == (0, True)
