@@ -258,6 +258,8 @@ class Child:
             killable: Whether it may be forced; one that may not is abandoned.
         """
         self.cost()
+        with contextlib.suppress(OSError):
+            self._requests.close()  # one that does not hang ends by that alone
         if self.running:
             self.signal(signal.SIGTERM)
             if not self._wait(grace) and killable:
@@ -266,8 +268,6 @@ class Child:
         self.abandoned = self.running
         if not self.abandoned:
             self.signal(signal.SIGKILL)  # what it started and left behind
-        with contextlib.suppress(OSError):
-            self._requests.close()
         self._answers.close()
         if self._ended is not None:
             os.close(self._ended)
@@ -288,6 +288,7 @@ class Child:
         except TimeoutError:
             raise ChildError("deadline", "its process did not answer in time") from None
         except (EOFError, OSError):
+            self.cost()  # while it can still be read
             raise ChildError("exited", self.epitaph()) from None
 
 

@@ -1,0 +1,295 @@
+"""Collectors on threads: good ones and every kind of bad one, in real time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openclaw_exporter.agent.collection import Collection
+from openclaw_exporter.agent.settings import ProcessSettings
+from openclaw_exporter.agent.snapshot import Board, CollectorState
+from openclaw_exporter.plugin import Capacity, Measurement, QueueDepth, Uptime
+from openclaw_exporter.plugin.host import LoadedCollector
+from support.wait import wait_until
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import Callable, Iterable, Iterator
+
+
+class Scripted:
+    """A collector whose collect() is a function."""
+
+    def __init__(self, collect: Callable[[], Iterable[Any]]) -> None:
+        self.name = "scripted"
+        self.runs = 0
+        self.closed = threading.Event()
+        self._collect = collect
+
+    def collect(self) -> Iterable[Any]:
+        self.runs += 1
+        return self._collect()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def loaded(
+    name: str,
+    collect: Callable[[], Iterable[Any]],
+    *,
+    interval: float = 0.1,
+    deadline: float = 0.1,
+    budget: int = 50,
+) -> LoadedCollector:
+    return LoadedCollector("test", name, Scripted(collect), interval, deadline, "thread", budget, {})
+
+
+class Running:
+    """A collection with its board."""
+
+    def __init__(self) -> None:
+        self.durations: list[tuple[str, float]] = []
+        self.board = Board()
+        self.collection = Collection(
+            self.board, ProcessSettings, lambda item, seconds: self.durations.append((item.name, seconds))
+        )
+        self.collection.start()
+
+    def state(self, name: str) -> CollectorState:
+        return next(state for state in self.board.read().collectors if state.name == name)
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    running = Running()
+    yield running
+    running.collection.cancel()
+    assert running.collection.join(5) == ()
+
+
+def test_a_good_collector(running: Running) -> None:
+    running.collection.replace([loaded("good", lambda: [Uptime(time.monotonic()), Capacity("workers", 3)])])
+    assert running.collection.wait_for_first(5)
+    first = running.board.read()
+    assert first.capacity == {"workers": 3}
+    wait_until(lambda: running.board.read().uptime != first.uptime)
+    state = running.state("good")
+    assert state.healthy
+    assert state.last_success == pytest.approx(time.time(), abs=5)
+    assert state.errors == {}
+    assert state.error_type is None
+    assert state.series == 2
+    assert {name for name, _ in running.durations} == {"good"}
+
+
+def test_a_hung_one_is_given_up_at_its_deadline_and_skipped_until_it_ends(
+    running: Running, log: io.StringIO
+) -> None:
+    hang, go_on = threading.Event(), threading.Event()
+
+    def collect() -> list[Any]:
+        if hang.is_set():
+            go_on.wait(30)
+        return [QueueDepth("tasks", 7)]
+
+    hanging = loaded("hanging", collect, interval=0.1, deadline=0.1)
+    other = loaded("other", lambda: [Uptime(time.monotonic())])
+    running.collection.replace([hanging, other])
+    wait_until(lambda: running.board.read().queues)
+    hang.set()
+    wait_until(lambda: not running.board.read().queues)
+    state = running.state("hanging")
+    assert not state.healthy
+    assert state.error_type == "deadline"
+    runs = hanging.collector.runs  # type: ignore[attr-defined]
+    uptime = running.board.read().uptime
+    wait_until(lambda: (running.board.read().uptime or 0) > (uptime or 0) + 0.3)
+    assert hanging.collector.runs == runs  # type: ignore[attr-defined]
+    assert running.state("hanging").errors == {"deadline": 1}
+    assert running.collection.running == (hanging,) or other in running.collection.running
+    hang.clear()
+    go_on.set()
+    wait_until(lambda: running.state("hanging").healthy)
+    assert running.board.read().queues["tasks"].depth == 7
+    wait_until(lambda: "collects again" in log.getvalue())
+    failed = [line for line in log.getvalue().splitlines() if "hanging failed" in line]
+    assert failed == ["collector test/hanging failed: did not end within its deadline of 0.1 s"]
+
+
+def test_what_a_late_run_yields_is_thrown_away(running: Running) -> None:
+    release = threading.Event()
+    ended = threading.Event()
+
+    def collect() -> Iterator[Any]:
+        release.wait(30)
+        yield Capacity("workers", 1)
+        ended.set()
+
+    running.collection.replace([loaded("late", collect, interval=60, deadline=0.05)])
+    wait_until(lambda: running.state("late").error_type == "deadline")
+    release.set()
+    assert ended.wait(5)
+    wait_until(lambda: not running.collection.running)
+    assert running.board.read().capacity == {}
+    assert not running.state("late").healthy
+
+
+@pytest.mark.parametrize(
+    ("error", "error_type"),
+    [
+        (ConnectionError("no route to redis://user:hunter2@host"), "ConnectionError"),
+        (SystemExit(3), "SystemExit"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+    ],
+)
+def test_one_that_raises_is_unhealthy_and_its_observations_disappear(
+    running: Running, log: io.StringIO, error: BaseException, error_type: str
+) -> None:
+    fail = threading.Event()
+
+    def collect() -> Iterator[Any]:
+        yield QueueDepth("tasks", 1)
+        if fail.is_set():
+            raise error
+
+    running.collection.replace([loaded("failing", collect)])
+    wait_until(lambda: running.board.read().queues)
+    fail.set()
+    wait_until(lambda: running.state("failing").errors.get(error_type, 0) >= 3)
+    assert running.board.read().queues == {}
+    assert running.state("failing").error_type == error_type
+    fail.clear()
+    wait_until(lambda: running.state("failing").healthy)
+    lines = log.getvalue().splitlines()
+    assert len([line for line in lines if "failed" in line]) == 1
+    assert "hunter2" not in log.getvalue()
+
+
+def test_garbage_is_refused_and_named_and_the_rest_stands(running: Running, log: io.StringIO) -> None:
+    def collect() -> Iterator[Any]:
+        yield QueueDepth("tasks", -1)
+        yield Capacity("workers", float("nan"))
+        yield "what?"
+        yield Measurement("app.x", 1.0, "furlong")
+        yield Uptime(3.0)
+
+    running.collection.replace([loaded("garbage", collect)])
+    wait_until(lambda: running.state("garbage").errors.get("range", 0) >= 4)
+    state = running.state("garbage")
+    assert not state.healthy
+    assert running.board.read().uptime == 3.0
+    assert set(state.errors) == {"range", "type", "unit"}
+    lines = [line for line in log.getvalue().splitlines() if "refused" in line]
+    assert len(lines) == 1
+    assert "and 1 more" in lines[0]
+
+
+def test_a_flood_is_cut_off(running: Running) -> None:
+    def collect() -> Iterator[Any]:
+        number = 0
+        while True:
+            number += 1
+            yield Measurement("app.flood", 1.0, "", "gauge", {"n": number})
+
+    running.collection.replace([loaded("flood", collect, deadline=0.1, budget=40)])
+    wait_until(lambda: running.state("flood").errors.get("flood", 0) >= 2)
+    assert running.state("flood").series <= 40
+
+
+def test_a_part_that_cannot_be_read_is_counted_and_the_others_stand(running: Running) -> None:
+    running.collection.replace(
+        [loaded("partial", lambda: [Capacity("workers", 2), ConnectionError("redis is away")])]
+    )
+    wait_until(lambda: running.state("partial").errors.get("partial"))
+    assert running.board.read().capacity == {"workers": 2}
+    assert not running.state("partial").healthy
+
+
+def test_two_that_say_the_same_are_told_apart_in_the_log(running: Running, log: io.StringIO) -> None:
+    running.collection.replace(
+        [loaded("a", lambda: [QueueDepth("tasks", 1)]), loaded("b", lambda: [QueueDepth("tasks", 2)])]
+    )
+    wait_until(lambda: running.state("b").errors.get("duplicate", 0) >= 2)
+    assert running.board.read().queues["tasks"].depth == 1
+    assert running.state("a").healthy
+    lines = [line for line in log.getvalue().splitlines() if "comes from collector test/a already" in line]
+    assert len(lines) == 1
+    assert "test/b" in lines[0]
+
+
+def test_only_so_many_error_types_are_told_apart(running: Running) -> None:
+    numbers = iter(range(10_000))
+
+    def collect() -> Iterator[Any]:
+        raise type(f"Error{next(numbers)}", (Exception,), {})("again")
+
+    running.collection.replace([loaded("creative", collect, interval=0.1, deadline=0.1)])
+    worker = running.collection._workers["test", "creative"]
+    for _ in range(30):
+        worker._run()
+    errors = running.state("creative").errors
+    assert len(errors) <= 21
+    assert errors["_OTHER"] >= 9
+
+
+def test_replacing_keeps_what_is_unchanged_and_ends_what_is_gone(running: Running) -> None:
+    kept = loaded("kept", lambda: [Uptime(1.0)])
+    gone = loaded("gone", lambda: [Capacity("workers", 1)])
+    running.collection.replace([kept, gone])
+    assert running.collection.wait_for_first(5)
+    runs = kept.collector.runs  # type: ignore[attr-defined]
+    fresh = loaded("fresh", lambda: [QueueDepth("tasks", 1)])
+    running.collection.replace([kept, fresh])
+    assert running.board.read().capacity == {}
+    assert gone.collector.closed.wait(5)  # type: ignore[attr-defined]
+    assert not kept.collector.closed.is_set()  # type: ignore[attr-defined]
+    wait_until(lambda: running.board.read().queues)
+    wait_until(lambda: kept.collector.runs > runs)  # type: ignore[attr-defined]
+    running.collection.add([gone2 := loaded("gone", lambda: [Capacity("workers", 2)])])
+    wait_until(lambda: running.board.read().capacity == {"workers": 2})
+    assert running.collection.loaded == (fresh, gone2, kept)
+
+
+def test_second_runs_are_spread_over_the_interval(running: Running) -> None:
+    running.collection.replace([loaded(name, lambda: [Uptime(1.0)], interval=60) for name in "abcd"])
+    assert running.collection.wait_for_first(5)
+    due = [worker._due for worker in running.collection._workers.values()]
+    assert [round(time - due[0], 6) for time in due] == [0.0, 15.0, 30.0, 45.0]
+
+
+def test_the_end_waits_for_no_collector() -> None:
+    running = Running()
+    release = threading.Event()
+
+    def collect() -> list[Any]:
+        release.wait(60)
+        return []
+
+    hung = loaded("hung", collect, interval=60, deadline=30)
+    running.collection.replace([hung])
+    wait_until(lambda: running.collection.running)
+    assert not running.collection.wait_for_first(0.01)
+    running.collection.cancel()
+    assert running.collection.join(0.05) == (hung,)
+    release.set()
+    assert running.collection.join(5) == ()
+    assert running.board.read().collectors[0].error_type is None
+    running.collection.replace([])
+    assert running.collection.loaded == (hung,)
+
+
+def test_a_close_that_raises_costs_one_line(running: Running, log: io.StringIO) -> None:
+    item = loaded("closing", lambda: [Uptime(1.0)])
+
+    def close() -> None:
+        raise RuntimeError("cannot close")
+
+    item.collector.close = close  # type: ignore[attr-defined]
+    running.collection.replace([item])
+    assert running.collection.wait_for_first(5)
+    running.collection.replace([])
+    wait_until(lambda: "RuntimeError: cannot close" in log.getvalue())
