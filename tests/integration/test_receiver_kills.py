@@ -90,7 +90,8 @@ def test_no_acknowledged_heartbeat_is_lost_and_nobody_expires(pki: Pki, tmp_path
     stored, states = registry(receiver.database)
     print(
         f"\n{ROUNDS + before_ready} kills in {time.monotonic() - started:.0f} s: {len(acknowledged)} "
-        f"acknowledged, {len(acknowledged - stored)} of them lost, {len(stored)} stored, states {set(states.values())}"
+        f"acknowledged, {len(acknowledged - stored)} of them lost, {len(stored)} stored, "
+        f"states {set(states.values())}"
     )
     assert len(acknowledged) > ROUNDS
     assert acknowledged <= stored

@@ -1,0 +1,52 @@
+"""What a room loads is what it costs: heavy parts come in only where they are used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "opentelemetry.sdk",
+    "opentelemetry.exporter",
+    "prometheus_client",
+    "click",
+    "rich",
+    "uvicorn",
+    "pluggy",
+}
+
+
+def loaded(statement: str) -> set[str]:
+    """Return the modules that a fresh interpreter has after a statement."""
+    code = f"{statement}\nimport json, sys; print(json.dumps(list(sys.modules)))"
+    answer = subprocess.run((sys.executable, "-c", code), capture_output=True, check=True)
+    return set(json.loads(answer.stdout))
+
+
+@pytest.mark.parametrize("room", ["wire", "client"])
+def test_an_embedded_client_loads_nothing_heavy(room: str) -> None:
+    modules = loaded(
+        f"import openclaw_exporter.{room}.heartbeat" if room == "wire" else "import openclaw_exporter.client"
+    )
+    assert not modules & HEAVY
+    assert not {
+        name for name in modules if name.startswith(("openclaw_exporter.agent", "openclaw_exporter.cli."))
+    }
+
+
+def test_a_plugin_loads_none_of_the_other_rooms() -> None:
+    modules = loaded("import openclaw_exporter.plugin")
+    ours = {name.split(".")[1] for name in modules if name.startswith("openclaw_exporter.")}
+    assert ours <= {"plugin", "errors"}
+
+
+def test_the_package_itself_loads_no_room() -> None:
+    assert not {name for name in loaded("import openclaw_exporter") if name.startswith("openclaw_exporter.")}
+
+
+def test_the_agent_loads_neither_receiver_nor_console() -> None:
+    modules = loaded("import openclaw_exporter.agent.agent")
+    assert not modules & {"uvicorn", "rich", "openclaw_exporter.receiver", "grpc"}
