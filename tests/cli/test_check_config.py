@@ -48,14 +48,14 @@ def test_all_errors_are_told_at_once_those_of_plugins_too(file: Path) -> None:
     file.write_text(BROKEN)
     code, out, err = check(file)
     lines = [line for line in err.splitlines() if not line.startswith("warning")]
-    assert code == 2
-    assert out == f"{file}: 3 errors\n"
+    assert (code, out) == (2, f"{file}: 5 errors\n")
     assert lines[0] == f"{file}: openclaw.intervall: unknown key; did you mean 'interval'?"
+    unknown = next(line for line in lines if "plugins.sytem" in line)
+    assert "no such plugin is installed" in unknown
+    assert unknown.endswith("did you mean 'system'?")
     assert any("plugins.system.interval: got 'often'" in line for line in lines)
-    assert any(
-        "plugins.sytem: no such plugin is installed" in line and "did you mean 'system'?" in line
-        for line in lines
-    )
+    assert any("plugins.system.groups[1]: got 'wheels'" in line for line in lines)
+    assert any("plugins.system.per_cpus: unknown key; did you mean 'per_cpu'?" in line for line in lines)
 
 
 def test_scripts_get_every_error_as_json(file: Path) -> None:

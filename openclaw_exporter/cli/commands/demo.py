@@ -66,7 +66,7 @@ def command(
         if as_json:
             print_json(result.document(), indent=None)
         else:
-            click.echo(totals(result.sight))
+            click.echo(f"After {result.seconds:.0f} s: {totals(result.sight)}")
         for fault in result.faults:
             click.echo(f"openclaw-exporter: {fault}", err=True)
     if ending.signal is not None:

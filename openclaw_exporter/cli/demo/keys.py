@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+URL_VARIABLE: Final = "OPENCLAW_DEMO_REDIS"
+"""Tells the swarm's processes the Redis, whose URL may hold a password that no process list should show."""
+
 GROUP: Final = "chimera_workers"
 
 

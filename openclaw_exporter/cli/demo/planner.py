@@ -1,18 +1,19 @@
 """A planner: it fills a list with goals and splits them into tasks of a sorted set.
 
-Run as `python -m openclaw_exporter.cli.demo.planner URL PREFIX`.
+Run as `python -m openclaw_exporter.cli.demo.planner PREFIX`, with the Redis in OPENCLAW_DEMO_REDIS.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import sys
 import time
 from typing import Any, Final
 
-from openclaw_exporter.cli.demo.keys import Keys
+from openclaw_exporter.cli.demo.keys import URL_VARIABLE, Keys
 
 _STEP: Final = 0.1
 _WAVE: Final = 12.0
@@ -23,10 +24,9 @@ def main() -> None:
     """Plan until the demo ends."""
     import redis  # noqa: PLC0415 - comes with the chimera plugin; whoever starts this has looked
 
-    url, prefix = sys.argv[1:]
-    keys = Keys(prefix)
+    keys = Keys(sys.argv[1])
     chance = random.Random()  # noqa: S311 - the load of a demo
-    with redis.Redis.from_url(url) as server:
+    with redis.Redis.from_url(os.environ[URL_VARIABLE]) as server:
         number = 0
         while True:
             rush = 1 + math.sin(2 * math.pi * time.monotonic() / _WAVE)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from openclaw_exporter.errors import OpenClawError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 _GRACE: Final = 8.0
@@ -29,9 +29,12 @@ class Child:
         name: What to call it; its log is NAME.log.
         arguments: The program, by its path, and its arguments.
         logs: The directory of the logs.
+        environment: Variables that it gets besides ours.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], logs: Path) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], logs: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.name = name
         self._log = logs / f"{name}.log"
         launcher = (sys.executable, "-m", "openclaw_exporter.cli.demo.launcher", str(os.getpid()))
@@ -41,14 +44,21 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=clean_environment(),
+                env=clean_environment() | dict(environment or {}),
                 start_new_session=True,
             )
 
     @classmethod
-    def python(cls, name: str, module: str, *arguments: str, logs: Path) -> Child:
+    def python(
+        cls,
+        name: str,
+        module: str,
+        *arguments: str,
+        logs: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> Self:
         """Start a Python module."""
-        return cls(name, (sys.executable, "-m", module, *arguments), logs)
+        return cls(name, (sys.executable, "-m", module, *arguments), logs, environment)
 
     @property
     def pid(self) -> int:

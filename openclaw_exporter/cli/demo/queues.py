@@ -10,7 +10,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from openclaw_exporter.cli.demo.keys import GROUP, Keys
+from openclaw_exporter.cli.demo.keys import GROUP, URL_VARIABLE, Keys
 from openclaw_exporter.cli.demo.ports import free_port
 from openclaw_exporter.cli.demo.processes import Child
 from openclaw_exporter.errors import UserError
@@ -64,7 +64,8 @@ class Queues:
         _prepare(url, keys, stack)
         for role in ("planner", "worker"):
             module = f"openclaw_exporter.cli.demo.{role}"
-            children.append(Child.python(role, module, url, keys.prefix, logs=logs))
+            environment = {URL_VARIABLE: url}
+            children.append(Child.python(role, module, keys.prefix, logs=logs, environment=environment))
             stack.callback(children[-1].stop)
         return cls(url, keys, children)
 

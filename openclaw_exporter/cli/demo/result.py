@@ -26,12 +26,18 @@ class Result:
     neighbour_failures: int
     faults: list[str] = field(default_factory=list)
 
+    @property
+    def agent_is_up(self) -> bool:
+        """Whether the registry says that the real agent is up."""
+        agent = self.sight.node(self.agent_id)
+        return agent is not None and agent["state"] == "up"
+
     def judge(self) -> None:
         """Add what the last sight says against the demo."""
         agent = self.sight.node(self.agent_id)
         if agent is None:
             self.faults.append("the registry does not know the real agent")
-        elif agent["state"] != "up":
+        elif not self.agent_is_up:
             self.faults.append(f"the real agent is {agent['state']}: {agent['reason']}")
         refused = self.sight.received.get("refused", 0)
         if refused:

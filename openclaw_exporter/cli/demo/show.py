@@ -162,25 +162,27 @@ class Demo:
 
     def _watch(self, stage: Stage, watcher: Watcher, neighbours: Neighbours, children: list[Child]) -> Result:
         began = time.monotonic()
-        seconds = self._wishes.seconds
-        end = began + seconds if seconds is not None else float("inf")
         step = min(0.5, self._wishes.interval / 4)
         changes = Changes()
         result = Result(0.0, Sight(), stage.agent.name, 0)
         try:
-            while not self._ending.wait(min(step, end - time.monotonic())):
+            while not self._ending.wait(step) and not self._is_over(result, time.monotonic() - began):
                 for child in children:
                     child.check()
                 result.sight = watcher.look()
                 self._view.show(result.sight, changes.of(result.sight.nodes))
-                if time.monotonic() >= end:
-                    break
         except (ChildError, RegistryError) as error:
             result.faults.append(str(error))
         result.seconds = time.monotonic() - began
         result.neighbour_failures = neighbours.failures
         result.judge()
         return result
+
+    def _is_over(self, result: Result, seconds: float) -> bool:
+        """Whether the time is up; an agent that is not up gets one interval more to be heard."""
+        if self._wishes.seconds is None:
+            return False
+        return seconds >= self._wishes.seconds + (0 if result.agent_is_up else self._wishes.interval)
 
 
 def _log_to(path: Path, stack: ExitStack) -> None:

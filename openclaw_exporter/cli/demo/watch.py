@@ -121,6 +121,8 @@ class Changes:
             name = node["heartbeat"]["hostname"]
             if before is None or before == state:
                 continue
-            word = {("expired", "up"): "returned", ("late", "up"): "up again"}.get((before, state), state)
-            lines.append(f"{name} {word}: {node['reason']}")
+            if state == "up":
+                lines.append(f"{name} returned" if before == "expired" else f"{name} is up again")
+            else:
+                lines.append(f"{name} {state}: {node['reason']}")
         return lines

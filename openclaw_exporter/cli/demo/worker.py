@@ -1,16 +1,17 @@
 """A worker and its judge: tasks leave the sorted set, results pass through a stream with a consumer group.
 
-Run as `python -m openclaw_exporter.cli.demo.worker URL PREFIX`.
+Run as `python -m openclaw_exporter.cli.demo.worker PREFIX`, with the Redis in OPENCLAW_DEMO_REDIS.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from openclaw_exporter.cli.demo.keys import GROUP, Keys
+from openclaw_exporter.cli.demo.keys import GROUP, URL_VARIABLE, Keys
 
 if TYPE_CHECKING:
     import redis
@@ -26,10 +27,9 @@ def main() -> None:
     """Work and judge until the demo ends."""
     import redis  # noqa: PLC0415 - comes with the chimera plugin; whoever starts this has looked
 
-    url, prefix = sys.argv[1:]
-    keys = Keys(prefix)
+    keys = Keys(sys.argv[1])
     chance = random.Random()  # noqa: S311 - the load of a demo
-    with redis.Redis.from_url(url) as server:
+    with redis.Redis.from_url(os.environ[URL_VARIABLE]) as server:
         while True:
             _work(server, keys, chance.randrange(_MOST))
             _judge(server, keys, chance.randrange(_MOST))

@@ -1,0 +1,292 @@
+"""The demo, as it is started by a person: in a process of its own, with everything real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from openclaw_exporter.cli.demo.neighbours import silences
+from openclaw_exporter.cli.demo.result import Result
+from openclaw_exporter.cli.demo.view import PlainView, totals
+from openclaw_exporter.cli.demo.watch import Changes, Sight
+from support.skip import binary
+from support.wait import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.redis import RedisServer
+
+
+class Running:
+    """A demo that runs, with a temporary directory of its own."""
+
+    def __init__(self, place: Path, *arguments: str, script: str = "", **environ: str) -> None:
+        self.place = place
+        start = ("-c", script) if script else ("-m", "openclaw_exporter")
+        self.process = subprocess.Popen(
+            (sys.executable, *start, "demo", *arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(place), "PYTHONUNBUFFERED": "1", **environ},
+        )
+
+    def children(self) -> list[int]:
+        """The process ids of what the demo has started."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def wait_for_line(self, start: str, *, error: bool = False) -> str:
+        """Read lines until one begins so."""
+        stream = self.process.stderr if error else self.process.stdout
+        assert stream is not None
+        for line in stream:
+            if line.startswith(start):
+                return line
+        raise AssertionError(f"no line begins with {start!r}")
+
+    def end(self) -> tuple[int, str, str]:
+        """Wait for the end; return exit code, output and errors."""
+        out, err = self.process.communicate(timeout=120)
+        return self.process.returncode, out, err
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    for process in tmp_path.iterdir():
+        assert not process.name.startswith("openclaw-demo-"), "the temporary directory was left behind"
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
+
+
+@pytest.mark.timeout(120)
+def test_the_whole_story_is_told_and_counted(place: Path) -> None:
+    binary("redis-server", "redis-server")
+    pytest.importorskip("openclaw_exporter_chimera")
+    code, out, err = Running(place, "--nodes", "8", "--interval", "1", "--for", "12", "--json").end()
+    assert code == 0, err
+    (line,) = out.splitlines()
+    told: dict[str, Any] = json.loads(line)
+    assert list(told) == ["nodes", "heartbeats", "publish_failures", "queues", "seconds"]
+    assert list(told["nodes"]) == ["up", "late", "expired"]
+    assert sum(told["nodes"].values()) == 9
+    assert told["nodes"]["expired"] >= 1
+    assert list(told["heartbeats"]) == ["recorded", "duplicate", "history", "refused"]
+    assert told["heartbeats"]["recorded"] >= 50
+    assert told["heartbeats"]["duplicate"] == told["heartbeats"]["refused"] == 0
+    assert told["publish_failures"] == 0
+    assert set(told["queues"]) == {"planner", "worker", "judge"}
+    assert told["seconds"] >= 12
+    words = [text.split()[2].rstrip(":") for text in err.splitlines() if ".demo " in text]
+    assert {"late", "expired", "returned"} <= set(words)
+    assert words.index("late") < words.index("expired") < words.index("returned")
+
+
+@pytest.mark.timeout(120)
+def test_a_person_gets_addresses_that_work_and_queues_that_move(
+    place: Path, redis_server: RedisServer
+) -> None:
+    pytest.importorskip("openclaw_exporter_chimera")
+    curl = binary("curl", "curl")
+    demo = Running(place, "--nodes", "2", "--interval", "1", "--redis", redis_server.url)
+    line = demo.wait_for_line("  curl")
+    depths: set[str] = set()
+
+    def moved() -> bool:
+        asked = subprocess.run(line.replace("curl", curl, 1), shell=True, capture_output=True, check=True)  # noqa: S602
+        nodes = json.loads(asked.stdout)["nodes"]
+        depths.update(
+            str(node["heartbeat"]["queue_depth"])
+            for node in nodes
+            if "judge" in node["heartbeat"]["queue_depth"]
+        )
+        return len(depths) > 2
+
+    try:
+        wait_until(moved, timeout=30, what="the queues to move")
+    finally:
+        demo.process.send_signal(signal.SIGINT)
+    code, out, err = demo.end()
+    assert (code, err) == (130, "")
+    assert out.splitlines()[-1].startswith("After ")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_it_in_order(place: Path, number: int, expected: int) -> None:
+    demo = Running(place, "--nodes", "1", "--interval", "1", "--json")
+    demo.wait_for_line("Logs", error=True)
+    children = demo.children()
+    assert len(children) >= 2
+    demo.process.send_signal(number)
+    code, out, err = demo.end()
+    assert code == expected
+    assert "nodes" in json.loads(out)
+    assert "Traceback" not in err
+    assert not [pid for pid in children if is_running(pid)]
+
+
+@pytest.mark.timeout(120)
+def test_a_signal_in_the_first_moment_ends_it_too(place: Path) -> None:
+    demo = Running(place, "--nodes", "1", "--json")
+    wait_until(lambda: list(place.iterdir()), what="the demo to begin")
+    demo.process.send_signal(signal.SIGTERM)
+    code, _, err = demo.end()
+    assert code == 143
+    assert "Traceback" not in err
+
+
+@pytest.mark.timeout(120)
+def test_no_child_survives_a_killed_demo(short: Path) -> None:
+    demo = Running(short, "--nodes", "1", "--interval", "1")
+    demo.wait_for_line("Logs")
+    children = demo.children()
+    assert len(children) >= 2
+    demo.process.kill()
+    demo.end()
+    wait_until(lambda: not [pid for pid in children if is_running(pid)], what="the children's end")
+
+
+@pytest.mark.timeout(120)
+def test_it_goes_on_without_queues_and_says_why(place: Path) -> None:
+    pytest.importorskip("openclaw_exporter_chimera")
+    demo = Running(place, "--nodes", "0", "--interval", "1", "--for", "1", "--json", PATH="/nonexistent")
+    code, out, err = demo.end()
+    assert code == 0, err
+    assert "no queues: there is no redis-server on this machine; name one with --redis URL" in err
+    assert json.loads(out)["nodes"] == {"up": 1, "late": 0, "expired": 0}
+    assert json.loads(out)["queues"] == {}
+
+
+@pytest.mark.timeout(120)
+def test_it_goes_on_without_plugins_and_says_so(place: Path) -> None:
+    script = (
+        "import openclaw_exporter.cli.demo.show as show; show.installed_plugins = dict; "
+        "from openclaw_exporter.cli import main; main()"
+    )
+    demo = Running(place, "--nodes", "1", "--interval", "1", "--for", "1", script=script)
+    code, out, err = demo.end()
+    assert (code, err) == (0, "")
+    assert "no plugin is installed: pip install 'openclaw-exporter[plugins]'" in out
+
+
+def test_a_redis_that_does_not_answer_is_a_mistake(place: Path) -> None:
+    pytest.importorskip("openclaw_exporter_chimera")
+    url = "redis://:hunter2@127.0.0.1:1/0"
+    code, _, err = Running(place, "--redis", url, "--for", "1").end()
+    assert code == 2
+    assert "the Redis at redis://***@127.0.0.1:1/0 cannot be used" in err
+    assert "hunter2" not in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.timeout(120)
+def test_a_directory_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    flags = ("--nodes", "1", "--for", "1", "--interval", "1", "--keep", str(kept))
+    code, _, err = Running(tmp_path, *flags).end()
+    assert code == 0, err
+    assert {"pki", "logs", "agent.toml", "receiver.toml"} <= {path.name for path in kept.iterdir()}
+    assert "publishes to https://127.0.0.1" in (kept / "logs" / "agent.log").read_text()
+    code, _, err = Running(tmp_path, *flags).end()
+    assert (code, "these files exist already" in err) == (2, True)
+
+
+@pytest.mark.timeout(120)
+def test_a_child_that_dies_ends_the_demo_with_its_log(place: Path) -> None:
+    demo = Running(place, "--nodes", "1", "--interval", "1", "--for", "60", "--json")
+    demo.wait_for_line("Logs", error=True)
+    (receiver,) = (pid for pid in demo.children() if b"receiver" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(receiver, signal.SIGKILL)
+    code, _, err = demo.end()
+    assert code == 1
+    assert "the receiver ended with -9" in err or "does not answer" in err
+
+
+def node(name: str, state: str) -> dict[str, Any]:
+    capacity = {"workers": 4, "available_slots": 2}
+    heartbeat = {"hostname": name, "queue_depth": {"worker": 3}, "capacity": capacity}
+    return {
+        "node_id": name,
+        "state": state,
+        "reason": "so",
+        "heartbeat": heartbeat,
+        "last_seen": "2026-02-06T12:34:56Z",
+    }
+
+
+def test_changes_are_told_once() -> None:
+    changes = Changes()
+    story = [
+        changes.of((node("a", state),)) for state in ("up", "late", "up", "late", "expired", "expired", "up")
+    ]
+    assert story == [
+        [],
+        ["a late: so"],
+        ["a is up again"],
+        ["a late: so"],
+        ["a expired: so"],
+        [],
+        ["a returned"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "refused", "expected"),
+    [
+        ("up", 0, []),
+        ("late", 0, ["the real agent is late: so"]),
+        ("up", 2, ["the receiver refused 2 heartbeats"]),
+        (None, 0, ["the registry does not know the real agent"]),
+    ],
+)
+def test_what_speaks_against_a_demo_is_told(state: str | None, refused: int, expected: list[str]) -> None:
+    nodes = (node("agent", state),) if state else ()
+    result = Result(1.0, Sight(nodes, {"refused": refused}), "agent", 3)
+    result.judge()
+    assert result.faults == expected
+    assert result.document()["publish_failures"] == 3
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 20, 200])
+def test_some_neighbours_are_flaky_and_never_too_many_at_once(count: int) -> None:
+    plans = silences(count)
+    assert len(plans) == count
+    for tenth in range(600):
+        silent = sum(plan.until(tenth / 10) is not None for plan in plans)
+        assert silent <= max(1, count * 0.3)
+    # Each flaky one is silent long enough to expire (2 intervals), and talks before and after.
+    for plan in plans[: count // 4 - 1]:
+        assert plan.until(plan.begins - 0.01) is None
+        assert plan.until(plan.begins) == plan.begins + 4
+        assert plan.until(plan.begins + 4) is None
+
+
+def test_lines_sum_everything_up(capsys: pytest.CaptureFixture[str]) -> None:
+    sight = Sight((node("a", "up"), node("b", "expired")), {"recorded": 5, "refused": 0})
+    assert totals(sight) == "nodes: up 1, late 0, expired 1; heartbeats: recorded 5, refused 0"
+    view = PlainView(sys.stdout)
+    view.show(sight, ["b expired: so"])
+    assert capsys.readouterr().out.split(" ", 1)[1] == "b expired: so\n"
