@@ -133,6 +133,7 @@ class Agent:
         self._stopped = True
         ends = time.monotonic() + timeout
         self._notifier.stopping()
+        self.board.freeze()
         self._collection.cancel()
         if self._publishing is not None:
             self._publishing.stop(draining=draining, timeout=min(_DRAINING_SHARE, timeout * 0.7))

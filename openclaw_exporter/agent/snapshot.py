@@ -133,15 +133,22 @@ class Board:
         self._offers: dict[CollectorKey, _Offer] = {}
         self._refused: dict[CollectorKey, Counter[str]] = {}
         self._snapshot = Snapshot()
+        self._frozen = False
 
     def read(self) -> Snapshot:
         """Return what is known now. Cheap enough for a callback of OpenTelemetry."""
         snapshot = self._snapshot
-        if self._clock() < snapshot.valid_until:
+        if self._frozen or self._clock() < snapshot.valid_until:
             return snapshot
         with self._lock:
             self._merge(None)
             return self._snapshot
+
+    def freeze(self) -> None:
+        """Keep what is known now for ever: for the last words of an agent that has stopped collecting."""
+        self.read()
+        with self._lock:
+            self._frozen = True
 
     def arrange(self, keys: Iterable[CollectorKey]) -> None:
         """Set which collectors there are, and in which order their observations count."""
@@ -157,7 +164,7 @@ class Board:
         refused: list[Rejection] = []
         with self._lock:
             offer = self._offers.get(state.key)
-            if offer is None:
+            if offer is None or self._frozen:
                 return ()
             keyed = []
             for observation in state.observations:

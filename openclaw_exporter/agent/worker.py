@@ -131,6 +131,7 @@ class Worker:
         while True:
             self._go.acquire()
             if self._closing:
+                self._started = None
                 break
             self._run()
         try:

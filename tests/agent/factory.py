@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ FOOTER = """
 def openclaw_collectors():
     return [C()]
 """
+_NUMBERS = itertools.count()
 BUNDLED_OFF = {name: {"enabled": False} for name in ("system", "chimera", "gpu")}
 
 
@@ -37,10 +39,16 @@ class Factory:
         folder.mkdir(exist_ok=True)
         monkeypatch.syspath_prepend(str(folder))
         self._monkeypatch = monkeypatch
+        # Imported modules outlive a test, so each folder has names of its own.
+        self._prefix = f"test_plugin_{next(_NUMBERS)}"
+
+    def module(self, name: str) -> str:
+        """Return the name of a plugin's module."""
+        return f"{self._prefix}_{name}"
 
     def write(self, name: str, body: str, *, footer: str = FOOTER) -> str:
         """Write the plugin `name`, whose class `C` (or own hook) is `body`; return its name."""
-        module = f"agent_test_plugin_{name}"
+        module = self.module(name)
         source = HEADER + textwrap.dedent(body) + footer
         (self.folder / f"{module}.py").write_text(source)
         info = self.folder / f"{module}-1.0.dist-info"

@@ -112,6 +112,15 @@ def test_old_observations_vanish_by_themselves(board: Board, now: Now) -> None:
     assert board.read().uptime is None
 
 
+def test_a_frozen_board_neither_forgets_nor_learns(board: Board, now: Now) -> None:
+    board.put(state("one", "a", Capacity("workers", 4), fresh_for=20))
+    board.freeze()
+    now.time = 1000.0
+    assert board.put(state("two", "b", Uptime(1.0), fresh_for=2000)) == ()
+    assert board.read().capacity == {"workers": 4}
+    assert board.read().uptime is None
+
+
 def test_a_name_has_one_kind_and_unit_over_all_collectors(board: Board) -> None:
     board.put(state("one", "a", Measurement("app.wait", 1.0, "s")))
     refused = board.put(
