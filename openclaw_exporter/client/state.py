@@ -126,7 +126,7 @@ class StateDirectory:
         file = self._path / name
         try:
             text = file.read_bytes().decode("ascii").strip()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, UnicodeDecodeError):
             text = ""

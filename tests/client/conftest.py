@@ -13,10 +13,12 @@ from uuid import uuid4
 import pytest
 from client.stub import StubReceiver
 from client.virtual import VirtualClock, Wire
+
 from openclaw_exporter.client import ClientSettings, Publisher, Report, TlsSettings, TokenSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
     from support.pki import Pki
 
 REPORT = Report(
@@ -26,6 +28,7 @@ REPORT = Report(
     tags=("region:us-east-1", "gpu:true"),
     uptime_seconds=86400,
 )
+
 
 @pytest.fixture
 def node_id() -> str:
@@ -79,9 +82,7 @@ def publish(settings: ClientSettings) -> Iterator[Callable[..., Publisher]]:
     def make(*, source: Callable[[], Report] = lambda: REPORT, **options: Any) -> Publisher:
         known = {field.name for field in dataclasses.fields(ClientSettings)}
         changes = {name: options.pop(name) for name in list(options) if name in known}
-        made.append(
-            Publisher(dataclasses.replace(settings, **changes), source, rng=Random(7), **options)
-        )
+        made.append(Publisher(dataclasses.replace(settings, **changes), source, rng=Random(7), **options))
         return made[-1]
 
     yield make
@@ -90,9 +91,7 @@ def publish(settings: ClientSettings) -> Iterator[Callable[..., Publisher]]:
 
 
 @pytest.fixture
-def virtual(
-    publish: Callable[..., Publisher], clock: VirtualClock, wire: Wire
-) -> Callable[..., Publisher]:
+def virtual(publish: Callable[..., Publisher], clock: VirtualClock, wire: Wire) -> Callable[..., Publisher]:
     """Make publishers that live in virtual time."""
 
     def make(**options: Any) -> Publisher:

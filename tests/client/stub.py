@@ -11,9 +11,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Literal, Self
+from collections.abc import Mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from support.pki import Files, Pki
 
@@ -170,6 +171,9 @@ def _raw(answer: Answer) -> bytes:
         headers["Date"] = formatdate(time.time() + answer.date, usegmt=True)
     if answer.status in (204, 304) or answer.status < 200:
         del headers["Content-Length"]
-    lines = [f"HTTP/1.1 {answer.status} Stub", *(f"{k}: {v}" for k, v in {**headers, **answer.headers}.items())]
+    lines = [
+        f"HTTP/1.1 {answer.status} Stub",
+        *(f"{k}: {v}" for k, v in {**headers, **answer.headers}.items()),
+    ]
     body = b"" if "Content-Length" not in headers else answer.body
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body

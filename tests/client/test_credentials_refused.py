@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from client.stub import Answer, StubReceiver
 from client.virtual import Reply, VirtualClock, Wire, drive, http_date
+
 from openclaw_exporter.client import Outcome
 from openclaw_exporter.wire.tokens.compact import parse
 
@@ -65,11 +66,15 @@ def test_401_with_another_clock_mints_by_it(
     drive(publisher, clock, 3600)
     assert publisher.stats.failure == 1
     assert publisher.stats.success == publisher.stats.made
-    apart = [record for record in caplog.records if "tokens are minted by the receiver's clock" in record.message]
+    apart = [
+        record for record in caplog.records if "tokens are minted by the receiver's clock" in record.message
+    ]
     assert len(apart) == 1
 
 
-def test_the_offset_is_forgotten_when_the_clock_is_set(virtual: Make, clock: VirtualClock, wire: Wire) -> None:
+def test_the_offset_is_forgotten_when_the_clock_is_set(
+    virtual: Make, clock: VirtualClock, wire: Wire
+) -> None:
     truth = clock.wall
 
     def answer(request: object) -> Reply:
@@ -119,7 +124,9 @@ def test_403_parks_and_keeps(virtual: Make, clock: VirtualClock, wire: Wire) -> 
 
 
 def conflict(epoch: int) -> Reply:
-    return Reply(409, body=json.dumps({"type": "urn:openclaw:problem:epoch-conflict", "epoch": epoch}).encode())
+    return Reply(
+        409, body=json.dumps({"type": "urn:openclaw:problem:epoch-conflict", "epoch": epoch}).encode()
+    )
 
 
 def epoch_of(request: object) -> int:

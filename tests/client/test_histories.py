@@ -17,7 +17,14 @@ import pytest
 from client.virtual import Reply, VirtualClock, Wire, drive
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
 from openclaw_exporter.client import (
     BufferSettings,
     ClientSettings,
@@ -29,6 +36,7 @@ from openclaw_exporter.client import (
 
 if TYPE_CHECKING:
     from client.virtual import Request
+
     from support.pki import Files, Pki
 
 
@@ -179,7 +187,10 @@ def test_histories(histories: int, pki: Pki, fast_path: Path) -> None:
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=histories, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=histories,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
         ),
     )
 

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from openclaw_exporter.client import in_rollout
 from openclaw_exporter.client.pacing import (
     MAX_RETRIES,
@@ -138,7 +139,9 @@ def test_a_batch_is_spread_over_its_minute(seed: int) -> None:
         due.append(pace.next)
         pace.take()
     assert len(due) == 11
-    assert all(len([moment for moment in due if start <= moment < start + 6]) <= 3 for start in range(0, 60, 6))
+    assert all(
+        len([moment for moment in due if start <= moment < start + 6]) <= 3 for start in range(0, 60, 6)
+    )
 
 
 def test_what_was_not_used_lapses() -> None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from client.virtual import Reply, VirtualClock, Wire, away, drive
+
 from openclaw_exporter.client import BufferSettings, Report
 from openclaw_exporter.client.rollout import stable_fraction
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.virtual import Request
+
     from openclaw_exporter.client import Publisher
 
     Make = Callable[..., Publisher]
@@ -104,9 +106,7 @@ def test_the_newest_goes_first_and_the_rest_follow_as_replay(
     assert publisher.stats.dropped == 0
 
 
-def test_replays_keep_their_pace(
-    virtual: Make, clock: VirtualClock, wire: Wire, fast_path: Path
-) -> None:
+def test_replays_keep_their_pace(virtual: Make, clock: VirtualClock, wire: Wire, fast_path: Path) -> None:
     wire.answer = away
     publisher = virtual(state_dir=fast_path)
     drive(publisher, clock, 12 * 3600)
@@ -208,9 +208,7 @@ def test_a_week_of_outage_stays_in_its_bounds(
     assert numbers == list(range(stats.dropped, stats.made))
 
 
-def test_a_clock_that_steps_back_makes_no_second_key(
-    virtual: Make, clock: VirtualClock, wire: Wire
-) -> None:
+def test_a_clock_that_steps_back_makes_no_second_key(virtual: Make, clock: VirtualClock, wire: Wire) -> None:
     publisher = virtual()
     for _ in range(20):
         drive(publisher, clock, 60)

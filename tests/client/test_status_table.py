@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from client.stub import Answer, StubReceiver
 from client.virtual import Reply, SkippingClock, VirtualClock, Wire, drive, http_date
+
 from openclaw_exporter.client import Outcome
 
 if TYPE_CHECKING:
@@ -21,7 +22,27 @@ BACKOFF = {408, 425, 429, *range(500, 600), *range(100, 200)}
 PARK = {401, 403}
 DROP = set(range(300, 500)) - BACKOFF - PARK
 
-REPRESENTATIVES = [200, 201, 202, 204, 299, 300, 301, 302, 304, 307, 308, 400, 401, 402, 403, 404, 408, 409, 410]
+REPRESENTATIVES = [
+    200,
+    201,
+    202,
+    204,
+    299,
+    300,
+    301,
+    302,
+    304,
+    307,
+    308,
+    400,
+    401,
+    402,
+    403,
+    404,
+    408,
+    409,
+    410,
+]
 REPRESENTATIVES += [413, 415, 418, 422, 425, 429, 431, 451, 499, 500, 501, 502, 503, 504, 511, 599]
 
 
@@ -87,7 +108,9 @@ def test_a_status_that_does_not_exist_counts_as_5xx(status: int, publish: Make, 
     assert publisher.stats.buffered == 1
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b"OK", b'{"interval_seconds": "soon"}', b"\xff" * 99_999])
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b"OK", b'{"interval_seconds": "soon"}', b"\xff" * 99_999]
+)
 def test_any_body_of_2xx_is_success(body: bytes, publish: Make, stub: StubReceiver) -> None:
     stub.default = Answer(202, body=body)
     publisher = publish(endpoint=stub.url)

@@ -9,9 +9,10 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 import httpcore
+from collections.abc import Mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from openclaw_exporter.client import Publisher
 
