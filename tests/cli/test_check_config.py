@@ -1,17 +1,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from openclaw_exporter.cli.app import app
 from openclaw_exporter.cli.pki_files import PkiDirectory
-from openclaw_exporter.config import all_keys
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from openclaw_exporter.config import all_keys, load
+from openclaw_exporter.receiver.settings import ReceiverSettings
 
 BROKEN = """
 [openclaw]
@@ -111,3 +111,18 @@ def test_every_key_can_be_listed() -> None:
     assert interval["variable"] == "OPENCLAW_INTERVAL"
     assert interval["default"] == "60"
     assert "plugins.NAME.series_budget" in CliRunner().invoke(app, ["check-config", "--list-keys"]).output
+
+
+@pytest.mark.parametrize("name", ["agent", "receiver"])
+def test_the_examples_are_right(name: str) -> None:
+    pytest.importorskip("openclaw_exporter_chimera")
+    file = Path(__file__).parents[2] / "examples" / "config" / f"{name}.toml"
+    assert check(file) == (0, f"{file}: no errors\n", "")
+
+
+def test_the_examples_variants_are_right(file: Path) -> None:
+    text = (Path(__file__).parents[2] / "examples" / "config" / "receiver.toml").read_text()
+    # What is commented out is indented by three.
+    file.write_text(re.sub(r"^#   (?=\[\[|\w+ = )", "", text, flags=re.MULTILINE))
+    assert check(file)[0] == 0
+    assert len(load(file, {}).get(ReceiverSettings).tokens.issuers) == 2
