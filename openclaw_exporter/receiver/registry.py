@@ -26,6 +26,19 @@ DUE_LIMIT: Final = 4096
 """Nodes that one plan looks at because their time came; about 10 ms of work."""
 
 
+class Stored(NamedTuple):
+    """What the store says of the arrivals of a batch.
+
+    Attributes:
+        digests: By idempotency key, where the key is stored.
+        newest: The greatest stored time of each node, where there is any: of nodes that are not known too, for
+            replays of such a node are stored.
+    """
+
+    digests: Mapping[Key, bytes]
+    newest: Mapping[str, int]
+
+
 class KeyRow(NamedTuple):
     """One stored arrival: its idempotency key, and what history tells.
 
@@ -62,6 +75,7 @@ class Plan:
         lives: For each live heartbeat the gap since the last one (None: there was none) and the skew, ms.
         due: The nodes that were taken off the wheel for it.
         only_late: The nodes of which nothing but this has changed: they are late.
+        newest: The greatest stored time of each node that was looked up or has arrived in it.
         more: Whether more nodes have come due than one plan looks at.
     """
 
@@ -74,6 +88,7 @@ class Plan:
         self.lives: list[tuple[float | None, int]] = []
         self.due: list[str] = []
         self.only_late: set[str] = set()
+        self.newest: dict[str, int] = {}
         self.more = False
 
     @property
@@ -116,20 +131,21 @@ class Registry:
             self._place(state, moment)
 
     def needs_lookup(self, arrival: Arrival) -> bool:
-        """Whether the arrival's key may be stored: the node's own clock says that it is not the newest."""
+        """Whether the arrival's key may be stored: it is not newer than all of the node's."""
         state = self.nodes.get(arrival.node_id)
         return state is None or arrival.sent_ms <= state.newest_ms
 
-    def plan(self, arrivals: Iterable[tuple[Arrival, Moment]], known: Mapping[Key, bytes]) -> Plan:
+    def plan(self, arrivals: Iterable[tuple[Arrival, Moment]], stored: Stored) -> Plan:
         """Decide on arrivals, in their order, and then on at most `DUE_LIMIT` nodes whose time has come.
 
         Args:
             arrivals: What arrived, and when.
-            known: The stored digests under those keys of the arrivals for which `needs_lookup` says so.
+            stored: What the store says of those arrivals for which `needs_lookup` says so.
         """
         plan = Plan(self.listening.read())
+        plan.newest.update(stored.newest)
         for arrival, at in arrivals:
-            self._judge(plan, arrival, at, known)
+            self._judge(plan, arrival, at, stored.digests)
         taken = self._wheel.take(plan.moment.seconds, DUE_LIMIT)
         plan.more = len(taken) == DUE_LIMIT
         for bucket, node_id in taken:
@@ -153,12 +169,12 @@ class Registry:
                 state.bucket = self._wheel.bucket(0.0)
                 self._wheel.place(node_id, state.bucket)
 
-    def _judge(self, plan: Plan, arrival: Arrival, at: Moment, known: Mapping[Key, bytes]) -> None:
+    def _judge(self, plan: Plan, arrival: Arrival, at: Moment, digests: Mapping[Key, bytes]) -> None:
         node_id = arrival.node_id
         key = (node_id, arrival.sent_ms)
         state = plan.states[node_id] if node_id in plan.states else self.nodes.get(node_id)
         row = plan.keys.get(key)
-        digest = known.get(key) if row is None else row.digest
+        digest = digests.get(key) if row is None else row.digest
         judgement = judge(state, arrival, at, digest, self.rules)
         plan.outcomes.append(judgement.outcome)
         kind = judgement.outcome.kind
@@ -168,8 +184,11 @@ class Registry:
         plan.keys[key] = KeyRow(
             node_id, arrival.sent_ms, arrival.digest, kind, at.at_ms, at.seconds, epoch, number
         )
+        plan.newest[node_id] = newest = max(arrival.sent_ms, plan.newest.get(node_id, 0))
         if judgement.state is None:
             return
+        # A replay may have come before the first live heartbeat, and its key must still be looked up.
+        judgement.state.newest_ms = max(newest, judgement.state.newest_ms)
         plan.states[node_id] = judgement.state
         if kind == "recorded":
             plan.lives.append((judgement.gap, judgement.state.skew_ms))

@@ -26,7 +26,7 @@ from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS
 from openclaw_exporter.receiver.order import Order
 from openclaw_exporter.receiver.query import select, view
 from openclaw_exporter.receiver.refusals import SheddingError
-from openclaw_exporter.receiver.registry import Registry
+from openclaw_exporter.receiver.registry import Registry, Stored
 from openclaw_exporter.receiver.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.listening import Moment
     from openclaw_exporter.receiver.liveness import Arrival, Outcome, Rules
     from openclaw_exporter.receiver.query import NodeView, Query
-    from openclaw_exporter.receiver.registry import Key, KeyRow, Plan
+    from openclaw_exporter.receiver.registry import KeyRow, Plan
     from openclaw_exporter.receiver.store import Observer, Page
     from openclaw_exporter.receiver.store.sqlite import Database
 
@@ -54,6 +54,7 @@ _PROBE_EVERY: Final = 1.0
 _SHED_FOR: Final = 1.0
 _CENSUS_LIFE: Final = 1.0
 
+_NOTHING: Final = Stored({}, {})
 _FAILURES: Final = (sqlite3.Error, OSError, StateError)
 
 
@@ -219,19 +220,19 @@ class EmbeddedStore:
         outcomes: list[Outcome] | None = None
         plan: Plan | None = None
         try:
-            known = await self._lookup([arrival for arrival, _, _ in batch])
-            if known is not None:
-                plan = self._registry.plan([(arrival, at) for arrival, at, _ in batch], known)
+            stored = await self._lookup([arrival for arrival, _, _ in batch])
+            if stored is not None:
+                plan = self._registry.plan([(arrival, at) for arrival, at, _ in batch], stored)
                 if await self._commit(plan, last=last):
                     outcomes = plan.outcomes
         finally:
             _answer([future for _, _, future in batch], outcomes)
         return plan is not None and plan.more
 
-    async def _lookup(self, arrivals: list[Arrival]) -> dict[Key, bytes] | None:
+    async def _lookup(self, arrivals: list[Arrival]) -> Stored | None:
         needed = filter(self._registry.needs_lookup, arrivals)
         keys = [(arrival.node_id, arrival.sent_ms) for arrival in needed]
-        return await self._guarded("lookup", partial(self._database.lookup, keys)) if keys else {}
+        return await self._guarded("lookup", partial(self._database.lookup, keys)) if keys else _NOTHING
 
     async def _commit(self, plan: Plan, *, last: bool) -> bool:
         clock_is_old = self._clock.elapsed() - self._stored_at >= _CLOCK_EVERY and bool(self._registry.nodes)

@@ -16,7 +16,7 @@ import msgspec
 
 from openclaw_exporter.errors import StateError
 from openclaw_exporter.receiver.liveness import NodeState
-from openclaw_exporter.receiver.registry import KeyRow
+from openclaw_exporter.receiver.registry import KeyRow, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,6 +54,7 @@ DELETE FROM arrivals WHERE (node_id, sent_ms) IN (
     SELECT node_id, sent_ms FROM arrivals WHERE heard_at < ? ORDER BY heard_at LIMIT ?
 )
 """
+_NEWEST: Final = "SELECT max(sent_ms) FROM arrivals WHERE node_id = ?"
 _HISTORY: Final = """
 SELECT sent_ms, digest, result, at_ms, heard_at, epoch, number FROM arrivals
 WHERE node_id = ? AND heard_at >= ? ORDER BY heard_at, sent_ms
@@ -142,17 +143,21 @@ class Database:
                 "UPDATE clock SET seconds = ?, interruption = ?", (moment.seconds, moment.interruption)
             )
 
-    def lookup(self, keys: Iterable[Key]) -> dict[Key, bytes]:
-        """Return the digests stored under these idempotency keys."""
+    def lookup(self, keys: Iterable[Key]) -> Stored:
+        """Return what is stored under these idempotency keys and of their nodes."""
         connection = self._open_connection()
         found: dict[Key, bytes] = {}
+        newest: dict[str, int] = {}
         for node_id, sent_ms in keys:
             row = connection.execute(
                 "SELECT digest FROM arrivals WHERE node_id = ? AND sent_ms = ?", (_blob(node_id), sent_ms)
             ).fetchone()
             if row is not None:
                 found[node_id, sent_ms] = row[0]
-        return found
+            if node_id not in newest:
+                rows = connection.execute(_NEWEST, (_blob(node_id),))
+                newest[node_id] = rows.fetchone()[0] or 0
+        return Stored(found, newest)
 
     def history(self, node_id: str, *, since: float) -> list[KeyRow]:
         """Return what arrived from a node since a listening time, oldest first."""
