@@ -8,10 +8,10 @@ import ssl
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Literal, Self
-from collections.abc import Mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -139,7 +139,7 @@ class Histories(RuleBasedStateMachine):
         self.shift()
 
     def shift(self) -> None:
-        """Keep virtual time off its grid, where a new process would meet the very milliseconds of the last."""
+        """Keep virtual time off its grid, where a new process would meet milliseconds of the last."""
         self.shifts += 1
         self.clock.step += 0.003 * self.shifts
 

@@ -95,8 +95,8 @@ def test_another_process_is_kept_out(state: StateDirectory, place: Path) -> None
 
 def test_the_lock_ends_with_its_process(place: Path) -> None:
     program = (
-        "import os, signal, sys; from pathlib import Path; from openclaw_exporter.client import StateDirectory\n"
-        "state = StateDirectory(Path(sys.argv[1])); state.next_epoch(77); os.kill(os.getpid(), signal.SIGKILL)"
+        "import os, sys; from pathlib import Path; from openclaw_exporter.client import StateDirectory\n"
+        "state = StateDirectory(Path(sys.argv[1])); state.next_epoch(77); os.kill(os.getpid(), 9)"
     )
     ran = subprocess.run([sys.executable, "-c", program, str(place)], check=False)
     assert ran.returncode == -9

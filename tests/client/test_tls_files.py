@@ -54,6 +54,7 @@ def binding(seen: object) -> str:
 
 @pytest.mark.parametrize("settled", [True, False])
 def test_a_new_pair_opens_a_new_connection_with_a_token_of_its_own(
+    *,
     settled: bool,
     pki: Pki,
     settings: ClientSettings,
@@ -290,7 +291,7 @@ def test_a_token_key_that_cannot_be_used_is_named_at_the_start(
 ) -> None:
     path = tmp_path / "token.pem"
     if content == "weak":
-        weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+        weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - on purpose
         path.write_bytes(
             weak.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 import httpcore
-from collections.abc import Mapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,8 +101,7 @@ def drive(publisher: Publisher, clock: VirtualClock, seconds: float) -> None:
         due = publisher.tick()
         if due >= ends or due == math.inf:
             break
-        # A clock that does not move would ask for ever.
-        clock.now = max(clock.now, due) if due > clock.now else clock.now
+        clock.now = max(clock.now, due)
     clock.now = max(clock.now, ends)
 
 
