@@ -39,6 +39,10 @@ LINGER_SECONDS: Final = 1.0
 """How long a refused connection stays open, unread, so that the answer arrives before the reset."""
 
 
+GRACE_SECONDS: Final = 15.0
+"""How long a refused connection waits for the answer to the request before."""
+
+
 class _Part(Enum):
     NOTHING = "between two requests"
     HEAD = "request line and headers"
@@ -210,12 +214,21 @@ class HttpProtocol(HttpToolsProtocol):
         if self._may_answer(started=started):
             fields = [*self.server_state.default_headers, *answer.fields, (b"connection", b"close")]
             self.transport.write(head_of(STATUS_LINE[answer.status], fields) + answer.body)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
         self.flow.pause_reading()
         # close() would read on until the peer has said good-bye: that is what a flood waits for.
-        self._deadline = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        self._deadline = self.loop.call_later(self._end_cycle(), self.transport.abort)
+
+    def _end_cycle(self) -> float:
+        """End the application's part of a refused connection; return how long it may go on, seconds."""
+        if self.cycle is None or self.cycle.response_complete:
+            return LINGER_SECONDS
+        if not self.cycle.more_body and not self.pipeline:
+            # A whole request came before the one that breaks a rule, and its answer is still due.
+            self.cycle.keep_alive = False
+            return GRACE_SECONDS
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        return LINGER_SECONDS
 
     def _may_answer(self, *, started: bool) -> bool:
         """Whether the request at hand is the one whose answer is due, and none has begun."""
@@ -227,6 +240,9 @@ class HttpProtocol(HttpToolsProtocol):
     def _judge_head(self) -> RefusedError | None:
         if self.parser.should_upgrade():
             return RefusedError("bad-request", "upgrades are not offered")
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            return RefusedError("bad-request", "only HTTP/1.1 is spoken here")
         hosts = 0
         for name, value in self.headers:
             if name == b"host":
@@ -234,7 +250,7 @@ class HttpProtocol(HttpToolsProtocol):
             elif name == b"content-length" and int(value) > MAX_BODY_BYTES:
                 return _too_large()
         # RFC 9112, 3.2.
-        if hosts != 1 and self.parser.get_http_version() != "1.0":
+        if hosts != 1 and version == "1.1":
             return RefusedError("bad-request", "exactly one Host is needed")
         return None
 

@@ -12,11 +12,11 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from receiver.reference import Reference
+from receiver.virtual import World, arrival, node_id
 
 from openclaw_exporter.receiver.liveness import Rules
 from openclaw_exporter.wire.headers import Sequence
-from receiver.reference import Reference
-from receiver.virtual import World, arrival, node_id
 
 EXAMPLES = int(os.environ.get("OPENCLAW_MODEL_EXAMPLES", "150"))
 RULES = Rules(default_interval=6, max_interval=12, retention=60.0)

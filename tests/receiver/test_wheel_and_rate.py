@@ -6,11 +6,11 @@ from collections import deque
 
 from hypothesis import given
 from hypothesis import strategies as st
+from receiver.virtual import World, arrival, node_id
 
 from openclaw_exporter.receiver.rate import RateLimit
 from openclaw_exporter.receiver.registry import DUE_LIMIT
 from openclaw_exporter.receiver.wheel import GRANULARITY, HORIZON, Wheel
-from receiver.virtual import World, arrival, node_id
 
 
 @given(st.lists(st.floats(0, 2000), max_size=50), st.integers(1, 7))

@@ -1,0 +1,34 @@
+"""One receiver for the tests that do not need one of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from receiver.scene import receiver_settings, running
+
+from openclaw_exporter.receiver import protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from receiver.scene import Node, Running
+
+    from support.pki import Pki
+
+
+@pytest.fixture(scope="module")
+def scene(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A running receiver with short deadlines, shared by a module's tests."""
+    deadlines = {"handshake_timeout": 0.5, "header_timeout": 0.5, "body_timeout": 0.5}
+    settings = receiver_settings(pki, tmp_path_factory.mktemp("receiver"), limits=deadlines)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "LINGER_SECONDS", 0.1)
+        with running(pki, settings) as started:
+            yield started
+
+
+@pytest.fixture
+def node(scene: Running) -> Node:
+    """A new node of the shared receiver."""
+    return scene.node()
