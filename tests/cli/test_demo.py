@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +206,32 @@ def test_a_redis_that_does_not_answer_is_a_mistake(place: Path) -> None:
     assert "the Redis at redis://***@127.0.0.1:1/0 cannot be used" in err
     assert "hunter2" not in err
     assert "Traceback" not in err
+
+
+@pytest.mark.timeout(120)
+def test_a_terminal_gets_a_live_table(place: Path) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 14, 100, 0, 0))
+    demo = subprocess.Popen(
+        (sys.executable, "-m", "openclaw_exporter", "demo", "--nodes", "4", "--interval", "1", "--for", "5"),
+        stdout=slave,
+        stderr=slave,
+        env={**os.environ, "TMPDIR": str(place), "TERM": "xterm"},
+    )
+    os.close(slave)
+    shown = b""
+    with (
+        os.fdopen(master, "rb", buffering=0) as screen,
+        contextlib.suppress(OSError),  # EIO: nobody writes any more
+    ):
+        while part := screen.read(4096):
+            shown += part
+    assert demo.wait(60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode()).replace("\r", "")
+    assert re.search(r"^chimera-03\.demo +up +\d+/16 +worker \d+ +\d\d:\d\d:\d\d *$", text, re.MULTILINE)
+    assert "… and 1 more" in text
+    assert " chimera-01.demo late: not heard for" in text
+    assert text.splitlines()[-1].startswith("After ")
 
 
 @pytest.mark.timeout(120)

@@ -50,8 +50,9 @@ def command(
 
     Ends with 0 if the real agent is up at the end and the receiver refused nothing.
     """
-    from openclaw_exporter.cli.demo.processes import ChildError  # noqa: PLC0415 - only where the command runs
-    from openclaw_exporter.cli.demo.show import Demo, Ending, Wishes  # noqa: PLC0415
+    from openclaw_exporter.cli.demo.ending import Ending  # noqa: PLC0415 - only where the command runs
+    from openclaw_exporter.cli.demo.processes import ChildError  # noqa: PLC0415
+    from openclaw_exporter.cli.demo.show import Demo, Wishes  # noqa: PLC0415
     from openclaw_exporter.cli.demo.view import PlainView, totals  # noqa: PLC0415
 
     live = sys.stdout.isatty() and not as_json

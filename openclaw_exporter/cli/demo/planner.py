@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any, Final
 
+from openclaw_exporter.cli.demo.ending import end_quietly
 from openclaw_exporter.cli.demo.keys import URL_VARIABLE, Keys
 
 _STEP: Final = 0.1
@@ -24,6 +25,7 @@ def main() -> None:
     """Plan until the demo ends."""
     import redis  # noqa: PLC0415 - comes with the chimera plugin; whoever starts this has looked
 
+    end_quietly()
     keys = Keys(sys.argv[1])
     chance = random.Random()  # noqa: S311 - the load of a demo
     with redis.Redis.from_url(os.environ[URL_VARIABLE]) as server:

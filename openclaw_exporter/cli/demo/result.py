@@ -27,29 +27,31 @@ class Result:
     faults: list[str] = field(default_factory=list)
 
     @property
+    def agent(self) -> dict[str, Any] | None:
+        """The real agent's node; None where the registry does not know it."""
+        return self.sight.node(self.agent_id)
+
+    @property
     def agent_is_up(self) -> bool:
         """Whether the registry says that the real agent is up."""
-        agent = self.sight.node(self.agent_id)
-        return agent is not None and agent["state"] == "up"
+        return self.agent is not None and self.agent["state"] == "up"
 
     def judge(self) -> None:
         """Add what the last sight says against the demo."""
-        agent = self.sight.node(self.agent_id)
-        if agent is None:
+        if self.agent is None:
             self.faults.append("the registry does not know the real agent")
         elif not self.agent_is_up:
-            self.faults.append(f"the real agent is {agent['state']}: {agent['reason']}")
+            self.faults.append(f"the real agent is {self.agent['state']}: {self.agent['reason']}")
         refused = self.sight.received.get("refused", 0)
         if refused:
             self.faults.append(f"the receiver refused {refused} heartbeats")
 
     def document(self) -> dict[str, Any]:
         """Return the final line of `--json`."""
-        agent = self.sight.node(self.agent_id)
         return {
             "nodes": self.sight.states(),
             "heartbeats": dict(self.sight.received),
             "publish_failures": self.neighbour_failures + (self.sight.failures or 0),
-            "queues": agent["heartbeat"]["queue_depth"] if agent else {},
+            "queues": self.agent["heartbeat"]["queue_depth"] if self.agent else {},
             "seconds": round(self.seconds, 1),
         }

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import resource
-import signal
 import tempfile
-import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.cli.demo.neighbours import Neighbour, Neighbours, silences
 from openclaw_exporter.cli.demo.processes import Child, ChildError
@@ -25,8 +23,7 @@ from openclaw_exporter.logs import set_up_logging
 from openclaw_exporter.plugin.host import installed_plugins
 
 if TYPE_CHECKING:
-    from types import FrameType
-
+    from openclaw_exporter.cli.demo.ending import Ending
     from openclaw_exporter.cli.demo.view import View
 
 _READY: Final = 20.0
@@ -52,37 +49,6 @@ class Wishes:
     redis: str | None
     keep: Path | None
     live: bool
-
-
-class Ending:
-    """Notes SIGINT, SIGTERM and SIGHUP, so that the demo can end in order; a context manager.
-
-    Attributes:
-        signal: Which one came; None so far.
-    """
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._came = threading.Event()
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type] # as signal.signal returned it
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        self.signal = self.signal or number
-        self._came.set()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait so long at most; tell whether it is time to end."""
-        return self._came.wait(max(0.0, seconds))
 
 
 class Demo:
@@ -179,10 +145,11 @@ class Demo:
         return result
 
     def _is_over(self, result: Result, seconds: float) -> bool:
-        """Whether the time is up; an agent that is not up gets one interval more to be heard."""
+        """Whether the time is up; an agent that is not up yet, or not now, gets some more to be heard."""
         if self._wishes.seconds is None:
             return False
-        return seconds >= self._wishes.seconds + (0 if result.agent_is_up else self._wishes.interval)
+        patience = 0.0 if result.agent_is_up else _READY if result.agent is None else self._wishes.interval
+        return seconds >= self._wishes.seconds + patience
 
 
 def _log_to(path: Path, stack: ExitStack) -> None:

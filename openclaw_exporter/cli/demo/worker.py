@@ -11,6 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from openclaw_exporter.cli.demo.ending import end_quietly
 from openclaw_exporter.cli.demo.keys import GROUP, URL_VARIABLE, Keys
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def main() -> None:
     """Work and judge until the demo ends."""
     import redis  # noqa: PLC0415 - comes with the chimera plugin; whoever starts this has looked
 
+    end_quietly()
     keys = Keys(sys.argv[1])
     chance = random.Random()  # noqa: S311 - the load of a demo
     with redis.Redis.from_url(os.environ[URL_VARIABLE]) as server:
