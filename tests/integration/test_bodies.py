@@ -26,6 +26,7 @@ ANSWERS = {200, 400, 403, 409, 413, 422}
 
 edits = st.lists(
     st.tuples(st.floats(0, 1), st.integers(0, 12), st.one_of(st.sampled_from(PIECES), st.binary(max_size=3))),
+    min_size=1,
     max_size=3,
 )
 
@@ -33,12 +34,12 @@ edits = st.lists(
 @st.composite
 def bodies(draw: st.DrawFn) -> tuple[bool, bytes]:
     """Draw whether the node names itself, and a body: a heartbeat with wrong fields and edits, or any."""
-    members: Any = draw(heartbeats)
-    members |= draw(st.dictionaries(st.sampled_from(sorted(members)), values, max_size=2))
-    if draw(st.integers(0, 9)) == 0:
-        members = draw(values)
+    kind = draw(st.sampled_from(("right", "wrong fields", "edited", "any")))
+    members: Any = draw(values if kind == "any" else heartbeats)
+    if kind == "wrong fields":
+        members |= draw(st.dictionaries(st.sampled_from(sorted(members)), values, min_size=1, max_size=2))
     raw = to_body(members)
-    for where, cut, piece in draw(edits):
+    for where, cut, piece in draw(edits) if kind == "edited" else ():
         start = int(where * len(raw))
         raw = raw[:start] + piece + raw[start + cut :]
     return draw(st.integers(0, 9)) != 0, raw
