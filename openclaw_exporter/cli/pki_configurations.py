@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING, TypeAlias
 
 from openclaw_exporter.config.keys import toml_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from openclaw_exporter.cli.pki_files import Identity, PkiDirectory
 
@@ -38,10 +39,10 @@ def agent_tables(pki: PkiDirectory, node: Identity) -> Tables:
     }
 
 
-def receiver_tables(pki: PkiDirectory, *, port: int) -> Tables:
-    """Return the configuration of the receiver."""
+def receiver_tables(pki: PkiDirectory, *, port: int, hosts: Sequence[str]) -> Tables:
+    """Return the configuration of the receiver, which listens to the network only if nodes reach it there."""
     return {
-        "receiver": {"port": port},
+        "receiver": {"host": "127.0.0.1" if all(map(_is_loopback, hosts)) else "0.0.0.0", "port": port},
         "receiver.tls": {
             "ca": pki.ca,
             "certificate": pki.path / "receiver.pem",
@@ -61,6 +62,13 @@ def document(tables: Tables) -> str:
     """Return tables as a TOML file."""
     sections = (f"[{name}]\n{_lines(values)}" for name, values in tables.items())
     return "\n".join((f"{_HINT}\n", *sections))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _lines(values: Mapping[str, object]) -> str:

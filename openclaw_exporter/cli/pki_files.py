@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from openclaw_exporter.cli.authority import Authority, Issued, node_uri, reader_uri
+from openclaw_exporter.cli.authority import Authority, node_uri, reader_uri
 from openclaw_exporter.cli.pki_configurations import agent_tables, document, pki_toml, receiver_tables
 from openclaw_exporter.errors import CredentialError
 
@@ -168,14 +168,15 @@ class PkiDirectory:
             endpoint=f"https://{host}:{port}",
         )
         authority = Authority.create(name=f"OpenClaw CA of {trust_domain}")
-        _write_all(made._first_files(authority, authority.server(hosts), private, port), force=force)
+        _write_all(made._first_files(authority, hosts, private, port), force=force)
         return made
 
     def _first_files(
-        self, authority: Authority, server: Issued, private: TokenKey, port: int
+        self, authority: Authority, hosts: Sequence[str], private: TokenKey, port: int
     ) -> Mapping[Path, bytes]:
         from openclaw_exporter.wire.tokens import SigningKey, public_jwks  # noqa: PLC0415 - slow to import
 
+        server = authority.server(hosts)
         token_pem = _pem(private)
         signing = SigningKey.load(token_pem, kid=self.key_id, algorithm=self.algorithm)
         return {
@@ -185,7 +186,7 @@ class PkiDirectory:
             self.path / "receiver.pem": server.certificate_pem,
             self.token_key: token_pem,
             self.path / "jwks.json": public_jwks([signing]),
-            self.receiver_configuration: document(receiver_tables(self, port=port)).encode(),
+            self.receiver_configuration: document(receiver_tables(self, port=port, hosts=hosts)).encode(),
             self.path / "pki.toml": pki_toml(self).encode(),
         }
 

@@ -115,6 +115,7 @@ def test_a_person_gets_addresses_that_work_and_queues_that_move(
     place: Path, redis_server: RedisServer
 ) -> None:
     pytest.importorskip("openclaw_exporter_chimera")
+    redis = pytest.importorskip("redis")
     curl = binary("curl", "curl")
     demo = Running(place, "--nodes", "2", "--interval", "1", "--redis", redis_server.url)
     line = demo.wait_for_line("  curl")
@@ -137,6 +138,8 @@ def test_a_person_gets_addresses_that_work_and_queues_that_move(
     code, out, err = demo.end()
     assert (code, err) == (130, "")
     assert out.splitlines()[-1].startswith("After ")
+    with redis.Redis.from_url(redis_server.url) as server:
+        assert server.keys("*") == []
 
 
 @pytest.mark.timeout(120)

@@ -202,6 +202,17 @@ def test_the_configurations_are_right(made: PkiDirectory) -> None:
     assert receiver.store.url == f"sqlite:///{made.path}/registry.sqlite"
 
 
+@pytest.mark.parametrize(
+    ("hosts", "expected"),
+    [(("localhost", "127.0.0.1", "::1"), "127.0.0.1"), (("receiver.example", "localhost"), "0.0.0.0")],
+)
+def test_the_receiver_listens_where_its_nodes_look_for_it(
+    tmp_path: Path, hosts: tuple[str, ...], expected: str
+) -> None:
+    made = PkiDirectory.create(tmp_path / "pki", trust_domain=DOMAIN, hosts=hosts)
+    assert load(made.receiver_configuration, {}).get(ReceiverSettings).host == expected
+
+
 def test_scripts_get_json(tmp_path: Path) -> None:
     place = tmp_path / "pki"
     code, text = run("pki", "init", place, "--json", "--host", "::1", "--port", 9443)

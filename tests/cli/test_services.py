@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any, Self
@@ -179,6 +180,17 @@ def test_a_receiver_that_is_not_there_is_told(made: PkiDirectory, reader: Identi
     result = command("nodes", "--endpoint", endpoint, *files)
     assert result.returncode == 1
     assert f"{endpoint} does not answer: " in result.stderr
+
+
+def test_ctrl_c_ends_a_command_quietly_with_130(made: PkiDirectory, reader: Identity, tmp_path: Path) -> None:
+    files = ("--ca", str(made.ca), "--certificate", str(reader.certificate), "--key", str(reader.key))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        with Service(tmp_path / "log", "nodes", "--endpoint", endpoint, *files) as service:
+            connection, _ = silent.accept()
+            with connection:
+                assert service.end(signal.SIGINT) == 130
+            assert service.log == ""
 
 
 MISTAKES = [

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.cli.demo.queues import Queues
 
 _TRUST_DOMAIN: Final = "demo.openclaw"
+_HOSTS: Final = ("127.0.0.1", "localhost")
 _WORKERS: Final = 8
 
 
@@ -47,7 +48,7 @@ class Stage:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "logs").mkdir(exist_ok=True)
         pki = PkiDirectory.create(
-            directory / "pki", trust_domain=_TRUST_DOMAIN, hosts=("127.0.0.1", "localhost"), port=free_port()
+            directory / "pki", trust_domain=_TRUST_DOMAIN, hosts=_HOSTS, port=free_port()
         )
         return cls(
             directory=directory,
@@ -77,12 +78,8 @@ class Stage:
     def write_receiver(self) -> Path:
         """Write the receiver's configuration."""
         port = int(self.pki.endpoint.rpartition(":")[2])
-        tables = receiver_tables(self.pki, port=port)
-        tables["receiver"] |= {
-            "host": "127.0.0.1",
-            "min_interval": self.interval,
-            "default_interval": self.interval,
-        }
+        tables = receiver_tables(self.pki, port=port, hosts=_HOSTS)
+        tables["receiver"] |= {"min_interval": self.interval, "default_interval": self.interval}
         tables["receiver.admin"] = {"host": "127.0.0.1", "port": self.admin_port}
         return self._write("receiver.toml", tables)
 
