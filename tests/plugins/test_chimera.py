@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
 
-import openclaw_exporter_chimera as chimera
 from openclaw_exporter.errors import ConfigError
-from openclaw_exporter.plugin import Capacity, QueueDepth
-from openclaw_exporter.plugin.guard import Guard
+from openclaw_exporter.plugin import Capacity
 from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.options import describe, read_table
 from openclaw_exporter_chimera import Options, Queues
+from openclaw_exporter_chimera.streams import following
+from support.chimera import Bench, depths, elsewhere, partial
 from support.ports import free_port
 from support.redis import RedisServer
 
@@ -26,51 +24,11 @@ if TYPE_CHECKING:
     from support.pki import Pki
 
 
-class Bench:
-    """A Redis server, a client that plays Chimera, and collectors that are closed afterwards."""
-
-    def __init__(self, server: RedisServer) -> None:
-        self.server = server
-        self.client = redis.Redis(port=server.port)
-        self._collectors: list[Queues] = []
-
-    def queues(self, *, url: str = "", **table: Any) -> Queues:
-        """Return the collector `queues` of this table."""
-        options = read_table(Options, {"url": url or self.server.url, **table}, key="plugins.chimera")
-        self._collectors.append(Queues(options))
-        return self._collectors[-1]
-
-    def close(self) -> None:
-        self.client.close()
-        for collector in self._collectors:
-            collector.close()
-
-
 @pytest.fixture
 def bench(redis_server: RedisServer) -> Iterator[Bench]:
     bench = Bench(redis_server)
     yield bench
     bench.close()
-
-
-def depths(queues: Queues) -> dict[str, int]:
-    """Collect through the host's edge and return the depth of each topic."""
-    checked = Guard().check(queues.collect())
-    assert checked.rejected == ()
-    return {o.topic: o.depth for o in checked.observations if isinstance(o, QueueDepth)}
-
-
-def partial(queues: Queues) -> tuple[dict[str, int], list[str]]:
-    """Collect and return the known depths and the errors."""
-    found = queues.collect()
-    known = {o.topic: o.depth for o in found if isinstance(o, QueueDepth)}
-    return known, [str(o) for o in found if isinstance(o, Exception)]
-
-
-def elsewhere(server: RedisServer, code: str) -> None:
-    """Run code with a client `r` in another process."""
-    program = f"import redis\nr = redis.Redis(port={server.port})\n{code}\nr.close()\n"
-    subprocess.run((sys.executable, "-c", program), check=True)
 
 
 def test_lists_sorted_sets_and_streams_that_other_processes_fill_and_drain(bench: Bench) -> None:
@@ -117,19 +75,58 @@ def test_the_same_key_may_change_its_type(bench: Bench) -> None:
     assert depths(queues) == {"worker": 1}
 
 
-def test_a_known_type_takes_one_round_trip_and_makes_no_error_reply(bench: Bench) -> None:
-    queues = bench.queues(queues={"a": ["l"], "b": ["z"], "c": ["s"]})
-    bench.client.lpush("l", 1)
+def test_however_many_keys_one_collection_is_one_round_trip_without_an_error_reply(bench: Bench) -> None:
+    """Lists, sorted sets, streams with a backlog, a pattern and workers: everything rides in one batch."""
+    for number in range(40):
+        bench.client.lpush(f"agent:{number}:queue", *range(3))
     bench.client.zadd("z", {"a": 1})
+    bench.client.xgroup_create("s", "g", id="0", mkstream=True)
     bench.client.xadd("s", {"a": 1})
-    depths(queues)
+    bench.client.xreadgroup("g", "w", {"s": ">"})
+    bench.client.xadd("s", {"a": 2})
+    queues = bench.queues(
+        queues={"a": ["agent:*:queue"], "b": ["z", "l"], "c": ["s"], "d": ["none"]},
+        systems={"e": ["celery:c", "rq:r", "bullmq:b", "arq:q"]},
+        created_at=["created_at"],
+        worker_consumers=["c"],
+        busy_from=["b"],
+        blocked_hint=True,
+    )
+    expected = {"a": 120, "b": 1, "c": 2, "d": 0, "e": 0}
+    assert depths(queues) == expected
+    assert bench.round_trips(lambda: depths(queues)) == 1
     bench.client.config_resetstat()
-    before = bench.client.info("stats")["total_reads_processed"]
-    depths(queues)
-    stats = bench.client.info("stats")
-    assert stats["total_error_replies"] == 0
-    # One read for the pipeline, and one for each of our own two INFO commands.
-    assert stats["total_reads_processed"] - before <= 2
+    assert depths(queues) == expected
+    assert bench.client.info("stats")["total_error_replies"] == 0
+    calls = bench.commands(lambda: depths(queues))
+    assert calls["llen"] == 40
+    assert calls["scan"] == 1
+    assert "keys" not in calls
+
+
+def test_a_new_key_of_a_pattern_counts_at_once_and_costs_one_more_round_trip(bench: Bench) -> None:
+    bench.client.lpush("q:1", 1)
+    queues = bench.queues(queues={"worker": ["q:*"]})
+    assert depths(queues) == {"worker": 1}
+    bench.client.lpush("q:2", 1, 2)
+    assert depths(queues) == {"worker": 3}
+    assert bench.round_trips(lambda: depths(queues)) == 1
+
+
+def test_in_a_large_database_a_new_key_is_found_while_scan_calls_go_round(bench: Bench) -> None:
+    pipeline = bench.client.pipeline()
+    for number in range(2_000):
+        pipeline.set(f"other:{number}", 1)
+    pipeline.execute()
+    queues = bench.queues(queues={"worker": ["q:*"]}, scan_count=500)
+    assert depths(queues) == {"worker": 0}
+    for number in range(20):
+        bench.client.lpush(f"q:{number}", 1)
+    found = [depths(queues)["worker"] for _ in range(6)]
+    assert found == sorted(found)
+    assert found[-1] == 20
+    bench.client.delete("q:1")
+    assert depths(queues) == {"worker": 19}
 
 
 def test_patterns_are_summed_into_one_topic_each_key_once(bench: Bench) -> None:
@@ -168,7 +165,7 @@ def test_a_pattern_beyond_its_bounds_is_unknown_and_not_too_small(bench: Bench) 
         pipeline.lpush(f"q:{number}", 1)
     pipeline.execute()
     table: dict[str, Any] = {"queues": {"worker": ["q:*"], "judge": ["q:1"]}}
-    known, errors = partial(bench.queues(**table, scan_limit=2, max_keys=10_000))
+    known, errors = partial(bench.queues(**table, scan_count=1_000, scan_limit=2, max_keys=10_000))
     assert (known, len(errors)) == ({"judge": 1}, 1)
     assert "scan_limit = 2" in errors[0]
     known, errors = partial(bench.queues(**table))
@@ -222,8 +219,8 @@ def test_a_lag_that_is_too_long_to_count_is_unknown(bench: Bench) -> None:
 
 
 def test_the_last_possible_number_of_an_entry_has_a_next() -> None:
-    assert chimera._following(b"5-18446744073709551615") == b"6-0"
-    assert chimera._following(b"5-0") == b"5-1"
+    assert following(b"5-18446744073709551615") == b"6-0"
+    assert following(b"5-0") == b"5-1"
 
 
 def test_a_redis_that_is_away_is_unknown_and_comes_back_without_a_restart(bench: Bench) -> None:

@@ -1,0 +1,267 @@
+"""The three ways to a Redis: itself, through Sentinels, and as a cluster of many.
+
+A request is a command with the place that it goes to: a key's bytes, or one of `places` for what looks at a
+whole database. A batch of requests takes one round trip, to each master of a cluster at the same time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from openclaw_exporter_chimera.wire import (
+    AwayError,
+    Command,
+    Line,
+    ask_all,
+    connection_settings,
+    parse_address,
+    password,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from openclaw_exporter_chimera.options import Options
+
+Place: TypeAlias = str
+"""The address of a master, `host:port`; empty where there is one only."""
+Request: TypeAlias = tuple[bytes | Place, Command]
+
+_SLOTS: Final = 16_384
+
+
+class Link(Protocol):
+    """The way to the keys."""
+
+    def places(self) -> tuple[Place, ...]:
+        """The masters that hold keys now."""
+        ...
+
+    def run(self, requests: Sequence[Request]) -> list[Any]:
+        """Return the answers; an exception for what was refused, or whose master is away.
+
+        Raises:
+            redis.RedisError: Redis cannot be reached, or refuses user or password.
+            AwayError: Nobody tells where Redis is.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
+
+
+def link(options: Options) -> Link:
+    """Return the link that the options ask for.
+
+    Raises:
+        PermissionError: A password's file cannot be read.
+    """
+    settings = connection_settings(options)
+    if options.mode == "cluster":
+        return Cluster(options, settings)
+    return Single(Line(settings)) if options.mode == "single" else Sentinels(options, settings)
+
+
+class Single:
+    """One Redis at a known place."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def places(self) -> tuple[Place, ...]:
+        """One, without an address."""
+        return ("",)
+
+    def run(self, requests: Sequence[Request]) -> list[Any]:
+        """Send all requests to it."""
+        return self._line.ask([command for _, command in requests])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._line.close()
+
+
+class Sentinels:
+    """The Redis that Sentinels name as master now. Every batch asks it whether it still is one."""
+
+    def __init__(self, options: Options, settings: dict[str, Any]) -> None:
+        self._service = options.service
+        self._settings = settings
+        own = {**settings, "db": 0, "username": options.sentinel_username, "password": None}
+        if options.sentinel_password_file is not None:
+            own["password"] = password(options.sentinel_password_file)
+        self._addresses = _addresses(options, settings, 26_379)
+        self._sentinel = own
+        self._line: Line | None = None
+
+    def places(self) -> tuple[Place, ...]:
+        """One, wherever it is."""
+        return ("",)
+
+    def run(self, requests: Sequence[Request]) -> list[Any]:
+        """Send all requests to the master, and ROLE behind them."""
+        from redis import ConnectionError as RedisConnectionError  # noqa: PLC0415 - loaded already
+
+        commands: list[Command] = [*(command for _, command in requests), (b"ROLE",)]
+        for last in (False, True):
+            if self._line is None:
+                self._line = Line(self._settings | self._master())
+                last = True  # noqa: PLW2901 - this one is as fresh as can be
+            try:
+                *answers, role = self._line.ask(commands)
+            except RedisConnectionError:
+                self.close()
+                if last:
+                    raise
+                continue
+            if isinstance(role, Exception) or role[0] == b"master":
+                return answers
+            self.close()
+            if last:
+                break
+        raise AwayError(f"the Sentinels name a replica as master of {self._service!r}")
+
+    def close(self) -> None:
+        """Close the connection; the next batch asks the Sentinels again."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
+
+    def _master(self) -> dict[str, Any]:
+        reasons: list[str] = []
+        for host, port in self._addresses:
+            sentinel = Line({**self._sentinel, "host": host, "port": port})
+            try:
+                (answer,) = sentinel.ask([(b"SENTINEL", b"get-master-addr-by-name", self._service.encode())])
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one Sentinel, ask the next
+                reasons.append(f"Sentinel {host}:{port}: {error}")
+                continue
+            finally:
+                sentinel.close()
+            if isinstance(answer, list):
+                return {"host": answer[0].decode(), "port": int(answer[1])}
+            reasons.append(f"Sentinel {host}:{port}: {answer or f'knows no master {self._service!r}'}")
+        raise AwayError("; ".join(reasons))
+
+
+class Cluster:
+    """The masters of a Redis Cluster. Who has which slots is learned anew when that has changed."""
+
+    def __init__(self, options: Options, settings: dict[str, Any]) -> None:
+        self._settings = settings
+        self._seeds = _addresses(options, settings, 6_379)
+        self._lines: dict[Place, Line] = {}
+        self._slots: list[Place] = []
+
+    def places(self) -> tuple[Place, ...]:
+        """The masters' addresses."""
+        if not self._slots:
+            self._learn()
+        return tuple(sorted(set(self._slots) - {""}))
+
+    def run(self, requests: Sequence[Request]) -> list[Any]:
+        """Send each request to the master that has its key."""
+        answers = self._run(requests)
+        moved = [index for index, answer in enumerate(answers) if _is_moved(answer)]
+        if moved:
+            self._learn()
+            for index, answer in zip(moved, self._run([requests[i] for i in moved]), strict=True):
+                answers[index] = answer
+        return answers
+
+    def close(self) -> None:
+        """Close every connection, and forget where the slots are."""
+        for line in self._lines.values():
+            line.close()
+        self._lines.clear()
+        self._slots = []
+
+    def _run(self, requests: Sequence[Request]) -> list[Any]:
+        from redis import AuthenticationError  # noqa: PLC0415 - loaded already, by Line
+        from redis.crc import key_slot  # noqa: PLC0415 - comes with redis
+
+        if not self._slots:
+            self._learn()
+        answers: list[Any] = [None] * len(requests)
+        at: defaultdict[Place, list[int]] = defaultdict(list)
+        for index, (target, _) in enumerate(requests):
+            at[target if isinstance(target, str) else self._slots[key_slot(target)]].append(index)
+        lost: Exception = AwayError("no master has the key's slot")
+        batches = {
+            self._line(place): [requests[index][1] for index in indexes]
+            for place, indexes in at.items()
+            if place
+        }
+        outcome = ask_all(batches)
+        for place, indexes in at.items():
+            result = outcome[self._line(place)] if place else lost
+            if isinstance(result, AuthenticationError):
+                raise result
+            if isinstance(result, Exception):
+                self._slots = []  # another may hold them soon
+            for number, index in enumerate(indexes):
+                answers[index] = result if isinstance(result, Exception) else result[number]
+        return self._asked(requests, answers)
+
+    def _asked(self, requests: Sequence[Request], answers: list[Any]) -> list[Any]:
+        """Follow ASK: a key that has gone ahead of its slot."""
+        from redis.exceptions import AskError  # noqa: PLC0415 - loaded already, by Line
+
+        for index, answer in enumerate(answers):
+            if isinstance(answer, AskError) and not _is_moved(answer):
+                there = self._line(f"{answer.host}:{answer.port}")
+                answers[index] = there.ask([(b"ASKING",), requests[index][1]])[1]
+        return answers
+
+    def _line(self, place: Place) -> Line:
+        if place not in self._lines:
+            host, port = parse_address(place)
+            self._lines[place] = Line({**self._settings, "host": host, "port": port})
+        return self._lines[place]
+
+    def _learn(self) -> None:
+        """Ask the first that answers which master has which slots."""
+        from redis import AuthenticationError  # noqa: PLC0415 - loaded already, by Line
+
+        reasons: list[str] = []
+        known = dict.fromkeys((*(parse_address(place) for place in self._lines), *self._seeds))
+        for host, port in known:
+            try:
+                (answer,) = self._line(f"{host}:{port}").ask([(b"CLUSTER", b"SLOTS")])
+            except AuthenticationError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one node, ask the next
+                reasons.append(f"{host}:{port}: {error}")
+                continue
+            if isinstance(answer, list):
+                self._slots = [""] * _SLOTS
+                for first, last, place in _ranges(answer, host):
+                    self._slots[first : last + 1] = [place] * (last + 1 - first)
+                self._close_others()
+                return
+            reasons.append(f"{host}:{port}: {answer}")
+        raise AwayError("; ".join(reasons))
+
+    def _close_others(self) -> None:
+        for place in self._lines.keys() - set(self._slots):
+            self._lines.pop(place).close()
+
+
+def _ranges(answer: list[Any], asked: str) -> Iterator[tuple[int, int, Place]]:
+    """Read CLUSTER SLOTS; a node that does not know its own address is the one that was asked."""
+    for first, last, master, *_ in answer:
+        host = master[0].decode() if master[0] else asked
+        yield int(first), int(last), f"{host}:{int(master[1])}"
+
+
+def _is_moved(answer: Any) -> bool:
+    from redis.exceptions import MovedError  # noqa: PLC0415 - loaded already, by Line
+
+    return isinstance(answer, MovedError)
+
+
+def _addresses(options: Options, settings: dict[str, Any], port: int) -> list[tuple[str, int]]:
+    first = (str(settings["host"]), int(settings.get("port", port)))
+    return [first, *(parse_address(node) for node in options.nodes)]

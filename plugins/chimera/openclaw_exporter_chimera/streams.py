@@ -1,0 +1,204 @@
+"""Streams: a group's lag and pending entries, its oldest entry and its consumers.
+
+XLEN counts what is done as well where entries are acknowledged and not deleted, so a group's backlog is its
+lag (what it has not read) and its pending entries (what it has read and not acknowledged). An entry's id
+begins with the time at which it was added, so the lowest id of both is the oldest message: pending entries
+come before unread ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from openclaw_exporter_chimera.stamps import earliest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from openclaw_exporter_chimera.links import Link, Request
+    from openclaw_exporter_chimera.wire import Command
+
+_COUNTED: Final = 256
+"""Entries of a stream that are counted one by one at most, where the server cannot tell a group's lag."""
+_GROUPS: Final = 16
+"""Groups of one stream that are looked into."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """One consumer of a group.
+
+    Attributes:
+        name: Its name.
+        pending: Entries that it holds.
+        idle: Seconds since it last asked for entries.
+    """
+
+    name: bytes
+    pending: int
+    idle: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One group: what it has read, what is pending, and its lag where the server can tell."""
+
+    name: bytes
+    delivered: bytes
+    pending: int
+    lag: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One stream.
+
+    Attributes:
+        groups: The groups that count.
+        depth: The backlog of the group furthest behind; all entries where there is no group; None where the
+            server cannot tell.
+        oldest: When its oldest entry was added, in Unix seconds, where that is known.
+        consumers: All groups' consumers, where they were asked for, or why they are unknown.
+    """
+
+    groups: tuple[Group, ...]
+    depth: int | None
+    oldest: float | None
+    consumers: tuple[Consumer, ...] | Exception
+
+    @staticmethod
+    def groups_of(answer: list[Any], names: Collection[bytes]) -> tuple[Group, ...]:
+        """Read the answer to XINFO GROUPS; with names, those groups only."""
+        found = (dict(zip(item[::2], item[1::2], strict=True)) for item in answer)
+        return tuple(
+            Group(
+                item[b"name"],
+                item[b"last-delivered-id"],
+                int(item[b"pending"]),
+                None if item.get(b"lag") is None else int(item[b"lag"]),
+            )
+            for item in found
+            if not names or item[b"name"] in names
+        )[:_GROUPS]
+
+    @classmethod
+    def read(cls, commands: list[Command], answers: list[Any], names: Collection[bytes]) -> Stream:
+        """Read the answers to TYPE and `stream_commands`, of which the first three are no errors."""
+        groups = cls.groups_of(answers[2], names)
+        length = int(answers[1])
+        more = list(zip(commands[3:], answers[3:], strict=True))
+        if any(group.lag is None for group in groups):
+            depth = None
+        else:
+            depth = max((group.pending + (group.lag or 0) for group in groups), default=length)
+        oldest = _oldest(groups, more) if depth != 0 else None
+        return cls(groups, depth, oldest, _consumers(more))
+
+
+def stream_commands(key: bytes, delivered: Mapping[bytes, bytes], *, consumers: bool) -> list[Command]:
+    """Return the commands that tell a stream's state, given what its groups had read the last time."""
+    commands: list[Command] = [(b"XLEN", key), (b"XINFO", b"GROUPS", key)]
+    if not delivered:
+        commands.append((b"XRANGE", key, b"-", b"+", b"COUNT", 1))
+    for name, last in delivered.items():
+        commands.append((b"XPENDING", key, name))
+        commands.append((b"XRANGE", key, following(last), b"+", b"COUNT", 1))
+        if consumers:
+            commands.append((b"XINFO", b"CONSUMERS", key, name))
+    return commands
+
+
+def _oldest(groups: tuple[Group, ...], more: list[tuple[Command, Any]]) -> float | None:
+    """Return the time of the oldest entry that any group has not done with, where all of them tell."""
+    pending = {command[2]: answer for command, answer in more if command[0] == b"XPENDING"}
+    unread = [answer for command, answer in more if command[0] == b"XRANGE"]
+    if not groups:
+        return _added(unread[0][0][0]) if unread and _given(unread[0]) else None
+    following_entries = dict(zip(pending, unread, strict=False))
+    times: list[float | None] = []
+    for group in groups:
+        held: Any = pending.get(group.name)
+        ahead: Any = following_entries.get(group.name)
+        if group.pending:
+            times.append(_added(held[1]) if _given(held) and held[1] else None)
+        elif group.lag != 0:
+            # The group may have read on since the id was remembered; then the entry tells nothing.
+            waits = _given(ahead) and _number(ahead[0][0]) > _number(group.delivered)
+            times.append(_added(ahead[0][0]) if waits else None)
+    return None if None in times else earliest(times)
+
+
+def _consumers(more: list[tuple[Command, Any]]) -> tuple[Consumer, ...] | Exception:
+    consumers: list[Consumer] = []
+    for command, answer in more:
+        if command[:2] != (b"XINFO", b"CONSUMERS"):
+            continue
+        if isinstance(answer, Exception):
+            if "NOGROUP" in str(answer):
+                continue  # the group is gone, and its consumers with it
+            return answer
+        for item in answer:
+            said = dict(zip(item[::2], item[1::2], strict=True))
+            consumers.append(Consumer(said[b"name"], int(said[b"pending"]), int(said[b"idle"]) / 1_000))
+    return tuple(consumers)
+
+
+def count_unsure(
+    link: Link, streams: Mapping[bytes, Stream]
+) -> dict[bytes, tuple[Stream, int | Exception | None]]:
+    """Count the entries beyond each group's last delivered one, from whichever end of the stream is nearer.
+
+    The server cannot tell a group's lag after entries were deleted (XDEL, XTRIM), and before Redis 7. This
+    takes a round trip of its own. None stands for a lag that is too long to count.
+    """
+    requests: list[Request] = []
+    for key, stream in streams.items():
+        for group in stream.groups:
+            after = (b"XRANGE", key, following(group.delivered), b"+", b"COUNT", _COUNTED + 1)
+            before = (b"XREVRANGE", key, group.delivered, b"-", b"COUNT", _COUNTED + 1)
+            requests += [(key, (b"XLEN", key)), (key, after), (key, before)]
+    answers = iter(link.run(requests))
+    counted: dict[bytes, tuple[Stream, int | Exception | None]] = {}
+    for key, stream in streams.items():
+        depths = [
+            _plus(_lag(next(answers), next(answers), next(answers)), group.pending) for group in stream.groups
+        ]
+        failed = [depth for depth in depths if not isinstance(depth, int)]
+        known = [depth for depth in depths if isinstance(depth, int)]
+        counted[key] = stream, failed[0] if failed else max(known, default=0)
+    return counted
+
+
+def following(entry: bytes) -> bytes:
+    """Return the next possible id after that of a stream's entry; `(id` needs Redis 6.2."""
+    milliseconds, number = _number(entry)
+    if number == 2**64 - 1:
+        return b"%d-0" % (milliseconds + 1)
+    return b"%d-%d" % (milliseconds, number + 1)
+
+
+def _lag(length: Any, after: Any, before: Any) -> int | Exception | None:
+    for answer in (length, after, before):
+        if isinstance(answer, Exception):
+            return answer
+    if len(after) <= _COUNTED:
+        return len(after)
+    return int(length) - len(before) if len(before) <= _COUNTED else None
+
+
+def _plus(lag: int | Exception | None, pending: int) -> int | Exception | None:
+    return lag + pending if isinstance(lag, int) else lag
+
+
+def _given(answer: Any) -> bool:
+    return isinstance(answer, list) and bool(answer)
+
+
+def _added(entry: bytes) -> float:
+    return _number(entry)[0] / 1_000
+
+
+def _number(entry: bytes) -> tuple[int, int]:
+    milliseconds, _, number = entry.partition(b"-")
+    return int(milliseconds), int(number)
