@@ -61,7 +61,7 @@ class Delivery:
         interval: The interval that the receiver asks for, seconds; None where it asks for none.
         epoch: The epoch that the receiver has heard of this node (409), Unix milliseconds.
         offset: Seconds by which the receiver's `Date` is ahead of this machine's clock; None without one.
-        reason: The problem's own name and the fields it names, for the log; empty where there are none.
+        reason: For the log: the problem's own name and the fields it names, or what the system says.
     """
 
     outcome: Outcome
@@ -96,6 +96,18 @@ def failure_of(error: Exception) -> str:
     return "connection"
 
 
+def why(error: Exception) -> str:
+    """Return what the system says of an attempt that got no answer; empty where it says nothing."""
+    for cause in _causes(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return str(cause.verify_message)
+        if isinstance(cause, ssl.SSLError):
+            return str(cause.reason or "").replace("_", " ").lower()
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+    return ""
+
+
 _is_slug = re.compile(r"[a-z][a-z-]{0,40}").fullmatch
 _is_field = re.compile(r"[A-Za-z0-9_.\[\]$:-]{1,80}").fullmatch
 _MOST_FIELDS: Final = 5
@@ -121,11 +133,15 @@ def reason_of(body: bytes) -> str:
     return " ".join(part for part in (slug if _is_slug(slug) else "", ", ".join(named)) if part)
 
 
-def _causes(error: BaseException | None) -> list[BaseException]:
+def _causes(error: BaseException) -> list[BaseException]:
     found: list[BaseException] = []
-    while error is not None and error not in found:
-        found.append(error)
-        error = error.__cause__ or error.__context__
+    following: BaseException | None = error
+    while following is not None and following not in found:
+        found.append(following)
+        # httpcore raises `from None`, but hands the original over as the argument.
+        original = following.args[0] if following.args else None
+        handed_over = original if isinstance(original, BaseException) else None
+        following = following.__cause__ or following.__context__ or handed_over
     return found
 
 

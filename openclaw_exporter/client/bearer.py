@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from openclaw_exporter.client.credentials import Validity
@@ -174,7 +173,7 @@ class _Reload:
             loaded = load(content) if digest != self._digest or self._forced else None
         except CredentialError as error:
             message = f"{error}; the token credentials in use stay in force"
-            self._episodes.begin("token", str(error), message, level=logging.ERROR)
+            self._episodes.begin("token", str(error), message)
             return None
         self._forced = False
         self._digest = digest

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpcore
 
 from openclaw_exporter import __version__
-from openclaw_exporter.client.answers import Delivery, Outcome, failure_of, outcome_of, reason_of
+from openclaw_exporter.client.answers import Delivery, Outcome, failure_of, outcome_of, reason_of, why
 from openclaw_exporter.client.pacing import parse_http_date, parse_retry_after
 from openclaw_exporter.client.settings import publish_url
 from openclaw_exporter.client.transport import NO_ANSWER, KeptTransport
@@ -134,7 +134,7 @@ class Courier:
         try:
             response, body = self._exchange(request, ends)
         except NO_ANSWER as error:
-            delivery = Delivery(Outcome.BACKOFF, error_type=failure_of(error))
+            delivery = self._failure(error)
         else:
             delivery = self._verdict(response, body)
         self._metrics.attempted(delivery, self._clock.monotonic() - started)
@@ -191,6 +191,13 @@ class Courier:
             keep = 2.0 * self._settings.max_interval
             self._kept = KeptTransport(self._tls.current.context, keep=keep, proxy=self._settings.proxy)
         return self._kept
+
+    def _failure(self, error: Exception) -> Delivery:
+        kind, reason = failure_of(error), why(error)
+        if kind == "tls" and self._tls.current.certificate.not_after < self._clock.wall():
+            # The other side says no more than that it does not like the certificate.
+            reason = "this node's own certificate has expired"
+        return Delivery(Outcome.BACKOFF, error_type=kind, reason=reason)
 
     def _verdict(self, response: httpcore.Response, body: bytes) -> Delivery:
         status = response.status

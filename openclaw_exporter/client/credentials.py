@@ -7,7 +7,6 @@ the files did not change while they were read, and the certificate is the same n
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 import ssl
 import time
@@ -109,7 +108,7 @@ class TlsFiles:
             self._check_node(fresh, node_id)
         except CredentialError as error:
             message = f"{error}; the credentials in use stay in force"
-            self._episodes.begin("credentials", str(error), message, level=logging.ERROR)
+            self._episodes.begin("credentials", str(error), message)
             return False
         self._files.accept()
         self._episodes.end("credentials", "the TLS files can be used again")

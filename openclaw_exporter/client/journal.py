@@ -41,7 +41,7 @@ class Journal:
 
     def failed(self, delivery: Delivery) -> None:
         """Note that the newest heartbeat was not accepted."""
-        cause = f"{delivery.error_type} {delivery.reason}".strip()
+        cause = _cause(delivery)
         if cause in self._causes:
             return
         self._causes.add(cause)
@@ -50,7 +50,7 @@ class Journal:
 
     def replay_refused(self, delivery: Delivery) -> None:
         """Note that a buffered heartbeat was refused and dropped."""
-        cause = f"{delivery.error_type} {delivery.reason}".strip()
+        cause = _cause(delivery)
         message = f"{self._endpoint} refuses buffered heartbeats ({cause}): they are dropped"
         self._episodes.begin("replay", cause, message)
 
@@ -78,3 +78,7 @@ class Journal:
         if outcome is Outcome.REFUSED:
             return f"{self._endpoint} refuses heartbeats ({cause}): they are dropped"
         return f"{self._endpoint} answers {cause}: heartbeats wait in the buffer"
+
+
+def _cause(delivery: Delivery) -> str:
+    return f"{delivery.error_type}: {delivery.reason}" if delivery.reason else delivery.error_type

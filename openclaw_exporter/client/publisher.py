@@ -64,9 +64,13 @@ class Publisher:
 
     Example:
         >>> from openclaw_exporter.client import ClientSettings, Publisher, Report
-        >>> publisher = Publisher(ClientSettings(enabled=False, node_id=str(UUID)), Report)  # doctest: +SKIP
-        >>> publisher.start()  # doctest: +SKIP
-        >>> publisher.stop()  # doctest: +SKIP
+        >>> node_id = "7d444840-9dc0-41d1-b245-5ffdce74fad2"
+        >>> settings = ClientSettings(enabled=False, node_id=node_id, state_dir=None)
+        >>> publisher = Publisher(settings, lambda: Report(version="1.2.0", capacity={"workers": 24}))
+        >>> publisher.start()
+        >>> publisher.publishing
+        False
+        >>> publisher.stop()
     """
 
     def __init__(

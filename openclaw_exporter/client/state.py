@@ -74,8 +74,8 @@ class StateDirectory:
         node_id = claimed or stored or str(uuid.uuid4())
         if stored is None and not self._write("node_id", node_id) and claimed is None:
             raise StateError(
-                f"this node has no node_id, and a new one cannot be kept in {self._path}: make "
-                "openclaw.state_dir writable, or set openclaw.node_id"
+                f"this node has no node_id, and a new one cannot be kept in {self._path or 'memory alone'}: "
+                "make openclaw.state_dir writable, or set openclaw.node_id"
             )
         return node_id
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import httpcore
+
+from openclaw_exporter.client.resolver import Resolver
 
 if TYPE_CHECKING:
     import ssl
@@ -48,6 +51,7 @@ class Network(httpcore.NetworkBackend):
 
     def __init__(self) -> None:
         self._inner = httpcore.SyncBackend()
+        self._resolver = Resolver()
         self._socket: socket.socket | None = None
         self._connected_by = math.inf
         self.deadline = math.inf
@@ -65,19 +69,25 @@ class Network(httpcore.NetworkBackend):
         """Connect to the first of the host's addresses that answers; all of them share the timeout."""
         self.connections += 1
         self._connected_by = min(self.deadline, time.monotonic() + (math.inf if timeout is None else timeout))
+        addresses = self._resolver.resolve(host, port, self._left_to_connect())
         failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for address in _addresses(host, port):
-            left = self._connected_by - time.monotonic()
-            if left <= 0:
-                raise httpcore.ConnectTimeout from failure
+        for index, address in enumerate(addresses):
+            # An address that drops everything leaves the others their share.
+            share = self._left_to_connect() / (len(addresses) - index)
             try:
-                stream = self._inner.connect_tcp(address, port, left, local_address, socket_options)
+                stream = self._inner.connect_tcp(address, port, share, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
                 continue
             self._socket = stream.get_extra_info("socket")
             return _Stream(stream, self)
         raise failure
+
+    def _left_to_connect(self) -> float:
+        left = min(self._connected_by - time.monotonic(), threading.TIMEOUT_MAX)
+        if left <= 0:
+            raise httpcore.ConnectTimeout
+        return left
 
     def clip(self, timeout: float | None, *, connecting: bool = False) -> float | None:
         """Return the seconds that one operation may take.
@@ -163,11 +173,3 @@ class KeptTransport:
     def close(self) -> None:
         """Close the connection."""
         self._pool.close()
-
-
-def _addresses(host: str, port: int) -> list[str]:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise httpcore.ConnectError(error) from error
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))

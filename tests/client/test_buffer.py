@@ -162,6 +162,50 @@ def test_a_file_that_breaks_while_we_run_costs_exactly_its_rows(file: Path) -> N
     assert len(list(file.parent.glob("*.corrupt-*"))) == 1
 
 
+def test_a_file_that_breaks_is_noticed_by_reading_too(file: Path) -> None:
+    with opened(file) as made:
+        for number in range(3):
+            made.buffer.add(beat(number))
+        file.write_bytes(os.urandom(file.stat().st_size))
+        assert made.buffer.oldest() is None
+        assert made.told == {"disk": 3}
+        assert made.buffer.sent_times() == set()
+        made.buffer.add(beat(3))
+        assert made.drain() == [3]
+
+
+def test_a_file_that_breaks_is_noticed_by_deleting_too(file: Path) -> None:
+    with opened(file) as made:
+        for number in range(3):
+            made.buffer.add(beat(number))
+        waiting = made.buffer.oldest()
+        assert waiting is not None
+        file.write_bytes(os.urandom(file.stat().st_size))
+        made.buffer.remove(waiting.key)
+        assert len(made.buffer) == 0
+        # The one that was delivered is not lost.
+        assert made.told == {"disk": 2}
+
+
+def test_a_row_that_vanished_is_counted(file: Path) -> None:
+    with opened(file) as made:
+        for number in range(3):
+            made.buffer.add(beat(number))
+        with contextlib.closing(sqlite3.connect(file)) as database, database:
+            database.execute("DELETE FROM heartbeats WHERE sent_ms = 1")
+        assert made.drain() == [0, 2]
+        assert made.told == {"disk": 1}
+
+
+def test_what_is_dropped_for_good_is_counted_once(file: Path) -> None:
+    with opened(file) as made:
+        key = made.buffer.add(beat(0))
+        made.buffer.drop(key, "refused")
+        made.buffer.drop(key, "refused")
+        assert not made.buffer.remove(key)
+        assert made.told == {"refused": 1}
+
+
 def test_a_changed_row_is_dropped_not_sent(file: Path) -> None:
     with opened(file) as made:
         for number in range(3):

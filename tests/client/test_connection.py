@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import socket
 import ssl
+import threading
 import time
 import warnings
 from typing import TYPE_CHECKING
@@ -242,6 +244,84 @@ def test_no_secret_and_no_body_reaches_log_or_disk(
         assert secret.encode() not in kept
     assert "canary" not in caplog.text
     assert "planner" not in caplog.text
+
+
+def test_name_servers_that_do_not_answer_hold_nothing_up(
+    publish: Make, stub: StubReceiver, skipping: SkippingClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+    lookups = []
+    real = socket.getaddrinfo
+
+    def slow(*arguments: object, **options: object) -> object:
+        if arguments[0] == "localhost":
+            lookups.append(arguments)
+            answered.wait(20)
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    publisher = publish(endpoint=stub.url, clock=skipping, connect_timeout=0.2)
+    for _ in range(3):
+        publisher.tick()
+        assert publisher.last_result is not None
+        assert publisher.last_result.error_type == "timeout"
+        skipping.skipped += 60
+    assert len(lookups) == 1
+    answered.set()
+    publisher.tick()
+    assert publisher.last_result.error_type == ""
+    assert len(lookups) == 1
+
+
+def test_an_address_that_drops_everything_leaves_the_others_their_share(
+    publish: Make, stub: StubReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A full backlog takes no connection and refuses none.
+    with socket.create_server(("127.0.0.9", stub.port), backlog=0) as deaf:
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        both = [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, stub.port))
+            for host in ("127.0.0.9", "127.0.0.1")
+        ]
+        real = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket,
+            "getaddrinfo",
+            lambda host, *rest, **more: both if host == "localhost" else real(host, *rest, **more),
+        )
+        publisher = publish(endpoint=stub.url, connect_timeout=1.0)
+        publisher.tick()
+        for filler in fillers:
+            filler.close()
+    assert publisher.stats.success == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "error_type"),
+    [("a" * 70 + ".example", "dns"), ("127.0.0.1", "connection"), ("[::1]", "connection")],
+)
+def test_hosts_that_cannot_be_reached(
+    host: str, error_type: str, publish: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    publisher = publish(endpoint=f"https://{host}:{free_port()}")
+    publisher.tick()
+    assert publisher.last_result is not None
+    assert publisher.last_result.error_type == error_type
+    assert f"({error_type}: " in caplog.text
+
+
+def test_an_expired_certificate_is_named(
+    pki: Pki, publish: Make, stub: StubReceiver, node_id: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    pki.node(node_id, lifetime=dt.timedelta(seconds=-60))
+    publisher = publish(endpoint=stub.url)
+    publisher.tick()
+    assert publisher.last_result is not None
+    assert publisher.last_result.error_type == "tls"
+    assert "this node's own certificate has expired" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def test_a_refusal_is_logged_once_per_cause(
     drive(publisher, clock, 7200)
     causes = [record.message for record in caplog.records if record.name.endswith("publisher")]
     assert len(causes) == 3
-    assert any("422 invalid-fields capacity.workers" in message for message in causes)
+    assert any("422: invalid-fields capacity.workers" in message for message in causes)
     assert "canary" not in caplog.text
     wire.answer = lambda _request: Reply()
     caplog.set_level(logging.INFO)
