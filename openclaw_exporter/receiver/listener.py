@@ -26,7 +26,7 @@ _BACKLOG: Final = 4096
 _RECEIVE_BUFFER: Final = 64 * 1024
 """What the kernel keeps of one connection at most; heartbeats are small, and a flood waits outside."""
 
-_TLS_SHUTDOWN_SECONDS: Final = 2.0
+_TLS_SHUTDOWN_SECONDS: Final = 1.0
 _LOOK_EVERY: Final = 0.01
 
 

@@ -31,8 +31,8 @@ class Stored(NamedTuple):
 
     Attributes:
         digests: By idempotency key, where the key is stored.
-        newest: The greatest stored time of each node, where there is any: of nodes that are not known too, for
-            replays of such a node are stored.
+        newest: The greatest stored time of each node, where there is any; also of nodes that are not known,
+            whose replays are stored too.
     """
 
     digests: Mapping[Key, bytes]

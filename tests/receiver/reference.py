@@ -1,12 +1,14 @@
-"""The contract's rules once more, written to be read and not to be quick: what the registry is compared with."""
+"""The contract's rules once more, written to be read, not to be quick: what the registry is held against."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from openclaw_exporter.receiver.liveness import Rules
+
 if TYPE_CHECKING:
-    from openclaw_exporter.receiver.liveness import Arrival, Rules
+    from openclaw_exporter.receiver.liveness import Arrival
 
 
 @dataclass

@@ -133,11 +133,11 @@ def running(pki: Pki, settings: ReceiverSettings) -> Iterator[Running]:
 class Node:
     """A node that says whatever a test wants it to say."""
 
-    def __init__(self, scene: Running, *, node_id: str | None = None, **certificate: Any) -> None:
-        self.node_id = node_id or str(uuid4())
-        self.files = scene.pki.node(self.node_id, **certificate)
+    def __init__(self, scene: Running, *, pki: Pki | None = None, **certificate: Any) -> None:
+        self.node_id = str(uuid4())
+        self.pki = pki or scene.pki
+        self.files = self.pki.node(self.node_id, **certificate)
         self.client = scene.client(self.files)
-        self.pki = scene.pki
         self.token = self.mint()
         self._sent_ms = int(time.time() * 1000)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import json
 import socket
 import ssl
@@ -236,9 +236,11 @@ def test_tls_1_1_is_not_offered(scene: Running, node: Node) -> None:
     context.load_cert_chain(node.files.certificate, node.files.key)
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
-    with socket.create_connection(("127.0.0.1", scene.port), timeout=10) as plain:
-        with pytest.raises((ssl.SSLError, ConnectionError)):
-            context.wrap_socket(plain, server_hostname="127.0.0.1")
+    with (
+        socket.create_connection(("127.0.0.1", scene.port), timeout=10) as plain,
+        pytest.raises((ssl.SSLError, ConnectionError)),
+    ):
+        context.wrap_socket(plain, server_hostname="127.0.0.1")
 
 
 def test_one_connection_too_many_is_told_to_come_back(pki: Pki, tmp_path: Path) -> None:
@@ -282,7 +284,7 @@ def test_expect_continue_is_answered(scene: Running, node: Node) -> None:
 
 
 def test_the_connection_ends_with_its_certificate(scene: Running) -> None:
-    node = scene.node(lifetime=datetime.timedelta(seconds=2))
+    node = scene.node(lifetime=dt.timedelta(seconds=2))
     with Raw(scene, node.files) as raw:
         body = json.dumps(node.fields()).encode()
         raw.send(head(node, f"Content-Length: {len(body)}"), body)

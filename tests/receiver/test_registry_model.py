@@ -1,4 +1,4 @@
-"""The registry against the reference, step by step in virtual time, with everything that can go wrong between.
+"""The registry against the reference, step by step in virtual time, with everything that can go wrong.
 
 All times are quarters of a second, which the wheel's buckets are too, so that the two agree to the moment.
 """
@@ -48,7 +48,7 @@ class RegistryMachine(RuleBasedStateMachine):
         self.reference.look()
 
     @rule(node=nodes, interval=intervals, draining=st.booleans(), fails=st.booleans(), ordered=st.booleans())
-    def beat(self, node: str, interval: int | None, draining: bool, fails: bool, ordered: bool) -> None:
+    def beat(self, *, node: str, interval: int | None, draining: bool, fails: bool, ordered: bool) -> None:
         """The next heartbeat of a node; where it fails it is sent again."""
         self.sent += 1
         sequence = None
@@ -61,12 +61,12 @@ class RegistryMachine(RuleBasedStateMachine):
         self.arrive(item)
 
     @rule(node=nodes, ago=st.integers(0, 30), content=st.sampled_from(["", "other"]), replay=st.booleans())
-    def send_something_old(self, node: str, ago: int, content: str, replay: bool) -> None:
+    def send_something_old(self, *, node: str, ago: int, content: str, replay: bool) -> None:
         """A duplicate, a conflict, or an older heartbeat that was lost until now."""
         self.arrive(arrival(node, max(1, self.sent - ago), content=content, replay=replay))
 
     @rule(node=nodes, epoch=st.integers(8, 12), number=st.integers(0, 12), replay=st.booleans())
-    def send_any_sequence(self, node: str, epoch: int, number: int, replay: bool) -> None:
+    def send_any_sequence(self, *, node: str, epoch: int, number: int, replay: bool) -> None:
         self.sent += 1
         self.arrive(arrival(node, self.sent, sequence=Sequence(epoch, number), replay=replay))
 

@@ -1,4 +1,4 @@
-"""The registry in virtual time, with a journal that is a dictionary: rules without sockets, disks or waiting."""
+"""The registry in virtual time, its journal a dictionary: the rules without sockets, disks or waiting."""
 
 from __future__ import annotations
 

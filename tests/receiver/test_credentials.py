@@ -1,0 +1,284 @@
+"""Certificates, authorities and keys that change under a running receiver."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from receiver.raw import Raw, head
+from receiver.scene import Node, problem, receiver_settings, running
+
+from openclaw_exporter.errors import CredentialError
+from openclaw_exporter.receiver import keys
+from openclaw_exporter.receiver.embedding import Receiver
+from openclaw_exporter.receiver.settings import IssuerSettings
+from openclaw_exporter.wire.tokens import SigningKey, public_jwks
+from support.pki import Pki
+from support.wait import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from receiver.scene import Running
+
+
+def serial(scene: Running, node: Node) -> int:
+    """Return the serial number of the certificate that the receiver shows."""
+    with scene.tls(node.files) as tls:
+        der = tls.getpeercert(binary_form=True)
+        assert der is not None
+        return x509.load_der_x509_certificate(der).serial_number
+
+
+def test_a_new_certificate_is_shown_to_new_connections_and_a_torn_one_to_nobody(
+    pki: Pki, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
+    first = pki.server(name="rotated-1")
+    shutil.copy(first.certificate, certificate)
+    shutil.copy(first.key, key)
+    settings = receiver_settings(pki, tmp_path, tls={"certificate": certificate, "key": key})
+    with running(pki, settings) as scene:
+        node = scene.node()
+        assert node.beat().status_code == 200
+        before = serial(scene, node)
+        second = pki.server(name="rotated-2")
+        whole = second.certificate.read_bytes()
+        certificate.write_bytes(whole[: len(whole) // 2])
+        wait_until(lambda: serial(scene, node) == before, what="a connection beside a torn certificate")
+        certificate.write_bytes(whole)
+        # The key is still the old one: the pair does not fit.
+        assert serial(scene, node) == before
+        key.write_bytes(second.key.read_bytes())
+        wait_until(lambda: serial(scene, node) != before, what="the new certificate")
+        # The connection that was open goes on.
+        assert node.beat().status_code == 200
+
+
+def test_another_authority_ends_connections_and_what_it_signed(pki: Pki, tmp_path: Path) -> None:
+    other = Pki(tmp_path)
+    ca = tmp_path / "clients.pem"
+    ca.write_bytes(pki.ca.read_bytes())
+    with running(pki, receiver_settings(pki, tmp_path, tls={"ca": ca})) as scene:
+        node = scene.node()
+        with Raw(scene, node.files) as raw:
+            body = json.dumps(node.fields()).encode()
+            raw.send(head(node, f"Content-Length: {len(body)}"), body)
+            answer = raw.answer()
+            assert answer is not None
+            assert answer.status == 200
+            ca.write_bytes(other.ca.read_bytes())
+            assert raw.is_closed()
+        assert not is_answered(scene, node)
+        assert is_answered(scene, Node(scene, pki=other))
+
+
+def is_answered(scene: Running, node: Node) -> bool:
+    try:
+        with Raw(scene, node.files) as raw:
+            raw.send(head(node, "Content-Length: 0"))
+            return raw.answer() is not None
+    except OSError:
+        return False
+
+
+def new_key(pki: Pki, directory: Path, kid: str) -> SigningKey:
+    """Make another token key and let the PKI's tokens be signed with it."""
+    other = Pki(directory)
+    pki.token_key.write_bytes(other.token_key.read_bytes())
+    pki.key_id = kid
+    return SigningKey.load(pki.token_key.read_bytes(), kid=kid)
+
+
+@pytest.fixture
+def own_pki(tmp_path: Path) -> Pki:
+    """A PKI that a test may change."""
+    directory = tmp_path / "pki"
+    directory.mkdir()
+    return Pki(directory)
+
+
+def test_a_key_file_is_read_again_and_old_tokens_count_no_more(own_pki: Pki, tmp_path: Path) -> None:
+    with running(own_pki, receiver_settings(own_pki, tmp_path)) as scene:
+        node = scene.node()
+        assert node.beat().status_code == 200
+        (tmp_path / "other").mkdir()
+        signing = new_key(own_pki, tmp_path / "other", "second")
+        own_pki.jwks.write_bytes(b"{ torn")
+        fresh = node.mint()
+        assert node.beat().status_code == 200
+        own_pki.jwks.write_bytes(public_jwks([signing]))
+        # The verdict that was kept on this connection is dropped with the key.
+        wait_until(lambda: node.beat().status_code == 401, what="the end of the old key")
+        assert problem(node.beat()) == (401, "token-key-unknown")
+        node.token = fresh
+        assert node.beat().status_code == 200
+
+
+class KeyServer:
+    """Serves a key set that a test can change, and counts how often it is fetched."""
+
+    def __init__(self, document: bytes) -> None:
+        self.document: bytes | None = document
+        self.fetches = 0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.fetches += 1
+                if outer.document is None:
+                    self.send_error(503)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(outer.document)))
+                self.end_headers()
+                self.wfile.write(outer.document)
+
+            def log_message(self, *_: Any) -> None:
+                """Say nothing."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/jwks.json"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def key_server(own_pki: Pki) -> Iterator[KeyServer]:
+    server = KeyServer(own_pki.jwks.read_bytes())
+    yield server
+    server.close()
+
+
+def test_an_unknown_key_is_fetched_once_and_an_outage_changes_nothing(
+    own_pki: Pki, tmp_path: Path, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = receiver_settings(own_pki, tmp_path, tokens={"jwks": key_server.url})
+    with running(own_pki, settings) as scene:
+        node = scene.node()
+        assert node.beat().status_code == 200
+        assert key_server.fetches == 1
+        key_server.document = None
+        good = node.token
+        (tmp_path / "other").mkdir()
+        signing = new_key(own_pki, tmp_path / "other", "second")
+        unknown = node.mint()
+        node.token = unknown
+        # It was fetched less than 30 s ago: no token makes it be fetched again.
+        assert [problem(node.beat())[1] for _ in range(10)] == ["token-key-unknown"] * 10
+        assert key_server.fetches == 1
+        monkeypatch.setattr(keys, "MIN_FETCH_INTERVAL", 0.2)
+        wait_until(lambda: problem(node.beat()) and key_server.fetches > 1, what="a fetch")
+        node.token = good
+        assert node.beat().status_code == 200
+        key_server.document = public_jwks([signing])
+        node.token = unknown
+        wait_until(lambda: node.beat().status_code == 200, what="the new key")
+
+
+def test_a_key_server_that_is_away_at_the_start_is_waited_for(
+    own_pki: Pki, tmp_path: Path, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "MIN_FETCH_INTERVAL", 0.1)
+    document, key_server.document = key_server.document, None
+    settings = receiver_settings(own_pki, tmp_path, tokens={"jwks": key_server.url})
+    with running(own_pki, settings) as scene:
+        node = scene.node()
+        assert problem(node.beat()) == (401, "token-key-unknown")
+        ready = scene.admin.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["keys"]) == (503, False)
+        key_server.document = document
+        wait_until(lambda: node.beat().status_code == 200, what="the keys")
+        assert scene.admin.get("/readyz").status_code == 200
+
+
+def test_external_issuers_have_keys_and_subjects_of_their_own(own_pki: Pki, tmp_path: Path) -> None:
+    platform = tmp_path / "platform"
+    platform.mkdir()
+    platform_pki = Pki(platform)
+    platform_pki.issuer = "https://platform.test"
+    issuers = (
+        IssuerSettings(issuer=own_pki.issuer, audience=own_pki.audience),
+        IssuerSettings(
+            issuer=platform_pki.issuer,
+            audience=own_pki.audience,
+            profile="external",
+            max_life=3600,
+            jwks=str(platform_pki.jwks),
+            subjects=("system:serviceaccount:chimera:agent", "spiffe://td/node/{node_id}"),
+        ),
+    )
+    with running(own_pki, receiver_settings(own_pki, tmp_path, tokens={"issuers": issuers})) as scene:
+        node = scene.node()
+        assert node.beat().status_code == 200
+
+        def external(subject: str, issuer: str = platform_pki.issuer) -> str:
+            node.pki = platform_pki
+            try:
+                return node.mint(subject=subject, issuer=issuer)
+            finally:
+                node.pki = own_pki
+
+        for subject in ("system:serviceaccount:chimera:agent", f"spiffe://td/node/{node.node_id}"):
+            node.token = external(subject)
+            assert node.beat().status_code == 200
+        for subject in (node.node_id, "system:serviceaccount:chimera:other", "spiffe://td/node/{node_id}"):
+            node.token = external(subject)
+            assert problem(node.beat()) == (403, "identity-mismatch")
+        # The platform's key does not vouch for the nodes' own tokens.
+        node.token = external(node.node_id, own_pki.issuer)
+        assert problem(node.beat()) == (401, "token-signature")
+
+
+@pytest.mark.parametrize("broken", ["ca", "certificate", "key", "jwks"])
+@pytest.mark.parametrize("how", ["missing", "empty", "garbage"])
+def test_a_file_that_cannot_be_used_is_named_at_the_start(
+    pki: Pki, tmp_path: Path, broken: str, how: str
+) -> None:
+    path = tmp_path / "broken"
+    if how != "missing":
+        path.write_bytes(b"" if how == "empty" else b"\x00garbage\xff")
+    changes: dict[str, Any] = {"tls": {broken: path}} if broken != "jwks" else {"tokens": {"jwks": str(path)}}
+    with pytest.raises(CredentialError, match=str(path)):
+        Receiver(receiver_settings(pki, tmp_path, **changes)).start()
+
+
+def test_a_key_that_does_not_belong_to_the_certificate_is_named(pki: Pki, tmp_path: Path) -> None:
+    settings = receiver_settings(pki, tmp_path, tls={"key": pki.server(name="other").key})
+    with pytest.raises(CredentialError, match="does not belong"):
+        Receiver(settings).start()
+
+
+def test_the_certificate_is_in_the_asgi_scope(scene: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    from openclaw_exporter.receiver.application import Application  # noqa: PLC0415 - this test's alone
+
+    scopes: list[Any] = []
+    original = Application.__call__
+
+    async def spying(self: Application, scope: Any, receive: Any, send: Any) -> None:
+        scopes.append(scope)
+        await original(self, scope, receive, send)
+
+    monkeypatch.setattr(Application, "__call__", spying)
+    node = scene.node()
+    node.beat()
+    node.beat()
+    tls = scopes[0]["extensions"]["tls"]
+    (pem,) = tls["client_cert_chain"]
+    shown = x509.load_pem_x509_certificate(pem.encode())
+    sent = x509.load_pem_x509_certificate(node.files.certificate.read_bytes())
+    assert shown.public_bytes(Encoding.DER) == sent.public_bytes(Encoding.DER)
+    assert tls["tls_version"] == 0x0304
+    assert scopes[1]["extensions"] is scopes[0]["extensions"]

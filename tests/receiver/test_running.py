@@ -1,0 +1,200 @@
+"""Starting, stopping, the admin listener, and configurations that do not start."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from receiver.raw import Raw, head
+from receiver.scene import problem, receiver_settings, running
+
+from openclaw_exporter.errors import ConfigError, UserError
+from openclaw_exporter.plugin.options import describe, read_table
+from openclaw_exporter.receiver.embedding import Receiver
+from openclaw_exporter.receiver.safety import require_safe
+from openclaw_exporter.receiver.settings import AdminSettings, IssuerSettings, ReceiverSettings, StoreSettings
+from support.ports import free_port
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from receiver.scene import Running
+
+    from support.pki import Pki
+
+ISSUER = IssuerSettings(issuer="chimera", audience="openclaw-receiver")
+
+
+def test_the_admin_listener(scene: Running) -> None:
+    admin = scene.admin
+    assert admin.get("/healthz").json() == {"status": "ok"}
+    ready = admin.get("/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (200, True)
+    assert set(ready.json()["checks"]) == {"store", "keys", "loop"}
+    metrics = admin.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "openclaw_registry_loop_lag_seconds" in metrics.text
+    assert problem(admin.get("/openclaw/nodes")) == (404, "not-found")
+    assert problem(admin.post("/healthz")) == (405, "method-not-allowed")
+
+
+def test_without_telemetry_there_are_no_metrics_and_all_else_works(pki: Pki, tmp_path: Path) -> None:
+    with Receiver(receiver_settings(pki, tmp_path)) as receiver:
+        admin_url = receiver.addresses.admin_url
+        assert httpx.get(f"{admin_url}/metrics", trust_env=False).status_code == 404
+        assert httpx.get(f"{admin_url}/readyz", trust_env=False).status_code == 200
+
+
+def test_the_admin_listener_can_be_left_out(pki: Pki, tmp_path: Path) -> None:
+    with Receiver(receiver_settings(pki, tmp_path, admin=AdminSettings(enabled=False))) as receiver:
+        assert receiver.addresses.admin_url is None
+
+
+def test_a_request_at_the_stop_is_answered_first(pki: Pki, tmp_path: Path) -> None:
+    with running(pki, receiver_settings(pki, tmp_path)) as scene:
+        node = scene.node()
+        body = b"{}"
+        with Raw(scene, node.files) as raw:
+            raw.send(head(node, f"Content-Length: {len(body)}", "Expect: 100-continue"))
+            assert raw.socket.recv(1000).startswith(b"HTTP/1.1 100")
+            stopping = threading.Thread(target=scene.receiver.stop)
+            stopping.start()
+            raw.send(body)
+            answer = raw.answer()
+            assert answer is not None
+            assert answer.status == 422
+            assert raw.is_closed()
+        stopping.join()
+        with pytest.raises(httpx.TransportError):
+            node.beat()
+
+
+def test_it_can_be_started_again_on_the_same_registry(pki: Pki, tmp_path: Path) -> None:
+    settings = receiver_settings(pki, tmp_path)
+    with running(pki, settings) as scene:
+        node = scene.node()
+        node.beat()
+    with running(pki, settings) as scene:
+        shown = scene.reader().get(f"/openclaw/nodes/{node.node_id}").json()
+        assert shown["state"] == "up"
+        samples = scene.samples()
+        place = 'openclaw_node_environment="test",openclaw_node_region="eu"'
+        assert samples[f"openclaw_registry_node_registered_total{{{place}}}"] == 0
+
+
+@pytest.mark.parametrize("which", ["port", "admin"])
+def test_a_port_that_is_taken_is_named(pki: Pki, tmp_path: Path, which: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = receiver_settings(pki, tmp_path)
+        if which == "port":
+            settings = dataclasses.replace(settings, port=port)
+        else:
+            settings = dataclasses.replace(settings, admin=AdminSettings(port=port))
+        with pytest.raises(UserError, match=rf"{port}.*set receiver(\.admin)?\.port"):
+            Receiver(settings).start()
+
+
+def test_an_address_that_is_none_is_named(pki: Pki, tmp_path: Path) -> None:
+    settings = dataclasses.replace(receiver_settings(pki, tmp_path), host="no.such.host.invalid")
+    with pytest.raises(UserError, match=r"receiver\.host"):
+        Receiver(settings).start()
+
+
+def test_ipv6_loopback(pki: Pki, tmp_path: Path) -> None:
+    settings = dataclasses.replace(receiver_settings(pki, tmp_path), host="::1", port=free_port())
+    try:
+        receiver = Receiver(settings)
+        addresses = receiver.start()
+    except UserError as error:
+        pytest.skip(f"no IPv6 on this machine: {error}")
+    receiver.stop()
+    assert addresses.api_url == f"https://[::1]:{settings.port}"
+
+
+UNSAFE: dict[str, tuple[dict[str, Any], str]] = {
+    "no CA": ({"tls": {"ca": None}}, "receiver.tls.ca"),
+    "no certificate": ({"tls": {"certificate": None}}, "receiver.tls.certificate"),
+    "no key": ({"tls": {"key": None}}, "receiver.tls.key"),
+    "no trust domain": ({"tls": {"trust_domain": None}}, "receiver.tls.trust_domain"),
+    "both ways to name nodes": ({"tls": {"dns_suffix": "fleet.example"}}, "receiver.tls.trust_domain"),
+    "no trust domain at all": ({"tls": {"trust_domain": "spiffe://x"}}, "receiver.tls.trust_domain"),
+    "no algorithm": ({"tokens": {"algorithms": ()}}, "receiver.tokens.algorithms"),
+    "algorithm none": ({"tokens": {"algorithms": ("none",)}}, "receiver.tokens.algorithms"),
+    "algorithm HS256": ({"tokens": {"algorithms": ("ES256", "HS256")}}, "receiver.tokens.algorithms"),
+    "no issuer": ({"tokens": {"issuers": ()}}, "receiver.tokens.issuers"),
+    "one issuer twice": ({"tokens": {"issuers": (ISSUER, ISSUER)}}, "receiver.tokens.issuers[0].issuer"),
+    "no audience": (
+        {"tokens": {"issuers": (IssuerSettings(issuer="chimera", audience=""),)}},
+        "receiver.tokens.issuers[0].audience",
+    ),
+    "no name": (
+        {"tokens": {"issuers": (IssuerSettings(issuer="", audience="a"),)}},
+        "receiver.tokens.issuers[0].issuer",
+    ),
+    "minted for an hour": (
+        {"tokens": {"issuers": (IssuerSettings(issuer="c", audience="a", max_life=3600),)}},
+        "receiver.tokens.issuers[0].max_life",
+    ),
+    "no keys": ({"tokens": {"jwks": ""}}, "receiver.tokens.jwks"),
+    "keys over plain http": ({"tokens": {"jwks": "http://keys.example/jwks"}}, "receiver.tokens.jwks"),
+    "another store": ({"store": StoreSettings(url="postgres://x")}, "receiver.store.url"),
+    "no file": ({"store": StoreSettings(url="sqlite:///")}, "receiver.store.url"),
+}
+
+
+@pytest.mark.parametrize(("changes", "key"), UNSAFE.values(), ids=UNSAFE)
+def test_an_unsafe_configuration_does_not_start(
+    pki: Pki, tmp_path: Path, changes: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Receiver(receiver_settings(pki, tmp_path, **changes)).start()
+    assert key in [problem.key for problem in refused.value.problems]
+    assert not (tmp_path / "registry.sqlite").exists()
+
+
+def test_all_that_is_unsafe_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as refused:
+        require_safe(ReceiverSettings())
+    assert {problem.key for problem in refused.value.problems} == {
+        "receiver.tls.ca",
+        "receiver.tls.certificate",
+        "receiver.tls.key",
+        "receiver.tls.trust_domain",
+        "receiver.tokens.algorithms",
+        "receiver.tokens.issuers",
+    }
+
+
+def test_every_key_is_documented_and_the_table_can_be_read() -> None:
+    assert all(option.description for option in describe(ReceiverSettings))
+    table = {
+        "port": 0,
+        "tls": {"ca": "ca.pem", "trust_domain": "prod"},
+        "tokens": {"algorithms": ["EdDSA"], "issuers": [{"issuer": "a", "audience": "b"}]},
+    }
+    settings = read_table(ReceiverSettings, table, key="receiver")
+    assert settings.tokens.issuers[0].profile == "minted"
+    with pytest.raises(ConfigError, match=r"receiver\.tokens\.algorithms"):
+        read_table(ReceiverSettings, {"tokens": {"algorithms": ["none"]}}, key="receiver")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"min_interval": 61},
+        {"max_interval": 59},
+        {"max_interval": 3600},
+        {"default_interval": 20},
+        {"limits": {"keep_alive": 100}},
+    ],
+)
+def test_intervals_that_contradict_each_other(table: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"receiver"):
+        read_table(ReceiverSettings, table, key="receiver")
