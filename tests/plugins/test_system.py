@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import subprocess
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +20,9 @@ from openclaw_exporter.plugin.guard import Guard
 from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.options import describe, read_table
 from openclaw_exporter.telemetry.catalogue import CATALOGUE
-from openclaw_exporter_system import Filesystem, Host, Options, _matcher
+from openclaw_exporter_system import Filesystem, Host, Options
+from openclaw_exporter_system.series import matcher
+from support import skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,7 +126,7 @@ def test_filesystem_sizes_are_those_that_the_kernel_tells() -> None:
     for (_, mountpoint, _), limit in limits.items():
         status = os.statvfs(mountpoint)
         assert limit == status.f_blocks * status.f_frsize
-    devices = [key[0] for key in limits]
+    devices = [key[0] for key in limits if key[0].startswith("/")]
     assert len(set(devices)) == len(devices)
 
 
@@ -207,7 +211,7 @@ DEFAULTS = Options()
             "lo veth12ab docker0 br-1a virbr0 cali12 cni0",
             "eth0 ens5 wlan0 bond0 wg0",
         ),
-        (DEFAULTS.exclude_filesystem_types, "tmpfs overlay proc cgroup2 squashfs", "ext4 xfs btrfs zfs vfat"),
+        (DEFAULTS.exclude_filesystem_types, "overlay proc cgroup2 squashfs", "ext4 xfs btrfs zfs vfat tmpfs"),
         (
             DEFAULTS.exclude_mountpoints,
             "/dev/shm /proc/x /var/lib/docker/overlay2/1/merged /etc/hosts /run/credentials/x.service",  # noqa: S108
@@ -216,9 +220,44 @@ DEFAULTS = Options()
     ],
 )
 def test_the_default_filters(patterns: tuple[str, ...], left_out: str, kept: str) -> None:
-    matches = _matcher(patterns)
+    matches = matcher(patterns)
     assert [name for name in left_out.split() if not matches(name)] == []
     assert [name for name in kept.split() if matches(name)] == []
+
+
+def node_exporters(flag: str) -> re.Pattern[str]:
+    """Return the default of a filter of the installed node_exporter."""
+    program = skip.binary("prometheus-node-exporter", "prometheus-node-exporter")
+    shown = subprocess.run((program, "--help"), capture_output=True, text=True, check=False)
+    found = re.search(rf'--collector\.{flag}-exclude="(.*)"', shown.stdout + shown.stderr)
+    assert found is not None
+    return re.compile(found[1].replace("\\\\", "\\"))
+
+
+DEVICES = """ram0 loop7 fd0 hda hda1 sda sda1 sdaa vda vda3 xvda xvda1 nvme0n1 nvme0n1p1 nvme10n2p12
+dm-0 md127 mmcblk0 zd0 rbd0 bcache0"""
+TYPES = """autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs fusectl hugetlbfs iso9660
+mqueue nsfs overlay proc procfs pstore rpc_pipefs securityfs selinuxfs squashfs sysfs tracefs ext4 xfs btrfs
+zfs vfat tmpfs ramfs f2fs ntfs3"""
+PLACES = """/ /home /var /var/lib/docker /var/lib/docker/overlay2/x/merged /dev /dev/shm /proc /proc/fs/nfsd
+/sys /sys/kernel/debug /run /run/lock /run/user/0 /boot/efi /data /devel /system /tmp
+/var/lib/containers/storage/overlay/x"""
+
+
+@pytest.mark.parametrize(
+    ("flag", "patterns", "names"),
+    [
+        ("diskstats.device", DEFAULTS.exclude_devices, DEVICES),
+        ("filesystem.fs-types", DEFAULTS.exclude_filesystem_types, TYPES),
+        ("filesystem.mount-points", DEFAULTS.exclude_mountpoints, PLACES),
+    ],
+)
+def test_the_default_filters_are_those_of_node_exporter(
+    flag: str, patterns: tuple[str, ...], names: str
+) -> None:
+    theirs, ours = node_exporters(flag), matcher(patterns)
+    differently = {name for name in names.split() if ours(name) != bool(theirs.search(name))}
+    assert differently == set()
 
 
 def test_options_are_documented_and_wrong_ones_are_named() -> None:
