@@ -140,19 +140,18 @@ def test_nothing_is_sent_before_retry_after(
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_over_tls(form: str, publish: Make, stub: StubReceiver) -> None:
     clock = SkippingClock()
-    value = "7" if form == "seconds" else http_date(clock.wall() + 8)
+    moment = int(clock.wall()) + 45
+    value = "45" if form == "seconds" else http_date(moment)
     stub.script.append(Answer(503, headers={"Retry-After": value}, date=0))
     publisher = publish(endpoint=stub.url, clock=clock)
-    began = clock.monotonic()
-    due = publisher.tick()
-    assert due >= began + 6.9
-    clock.skipped += 6
     publisher.tick()
+    while clock.wall() < moment - 10:
+        publisher.tick()
+        clock.skipped += 5
     assert len(stub.seen) == 1
-    clock.skipped += 20
+    clock.skipped += 60
     publisher.tick()
     assert len(stub.seen) == 2
-    assert stub.seen[0].body == stub.seen[1].body or stub.seen[1].body.count(b"last_heartbeat") == 1
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-5", "1.5", "٣", "Fri, 99 Nov 2099 00:00:00 GMT", "9" * 400])
