@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -47,9 +46,6 @@ NODE: Final = "/openclaw/nodes/{node_id}"
 HISTORY: Final = "/openclaw/nodes/{node_id}/history"
 
 is_node_id = re.compile(UUID).fullmatch
-
-STORE_SECONDS: Final = 10.0
-"""How long a heartbeat waits for its commit before it is told to come back."""
 
 
 class NodePage(msgspec.Struct):
@@ -148,12 +144,7 @@ class Application:
             if error.slug != "token-key-unknown" or not await self._keys.refresh(unknown=True):
                 raise
             arrival = self._intake.admit(connection, headers, body)
-        try:
-            outcome = await asyncio.wait_for(self._store.record(arrival), STORE_SECONDS)
-        except TimeoutError:
-            # It may yet be stored; sent again it is then a duplicate.
-            raise StoreUnavailableError("the registry's store has not answered in time") from None
-        return self._answer(outcome)
+        return self._answer(await self._store.record(arrival))
 
     def _answer(self, outcome: Outcome) -> Answer:
         kind = outcome.kind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openclaw_exporter.errors import IdentityError
@@ -53,9 +54,15 @@ class Connection:
             self._error = IdentityError("identity-missing", "the connection has no client certificate")
             return
         try:
-            self._peer = rule.identify(der)
+            peer = rule.identify(der)
         except IdentityError as error:
             self._error = error
+            return
+        # A resumed TLS session is not verified again.
+        if peer.not_after <= time.time():
+            self._error = IdentityError("identity-certificate", "the client certificate has expired")
+        else:
+            self._peer = peer
 
     @property
     def not_after(self) -> float | None:

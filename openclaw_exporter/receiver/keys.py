@@ -36,6 +36,9 @@ class _Source(Protocol):
     async def refresh(self, *, unknown: bool) -> bool:
         """Look for new keys, and return whether there are any."""
 
+    async def close(self) -> None:
+        """Give up what is being fetched."""
+
 
 class KeyRing:
     """Every issuer's keys, and the verifier that is made of them.
@@ -84,6 +87,11 @@ class KeyRing:
         if any(changed):
             self._rebuild()
         return any(changed)
+
+    async def close(self) -> None:
+        """Give up what is being fetched."""
+        for source in self._sources.values():
+            await source.close()
 
     def _rebuild(self) -> None:
         nobody = KeySet(())
@@ -138,6 +146,9 @@ class FileKeys:
             )
         return False
 
+    async def close(self) -> None:
+        """Nothing is ever under way."""
+
 
 class UrlKeys:
     """A key set behind a URL.
@@ -168,6 +179,12 @@ class UrlKeys:
             self._fetching.add_done_callback(self._done)
         # Whoever gives up waiting must not end the fetch that others wait for.
         return await asyncio.shield(self._fetching)
+
+    async def close(self) -> None:
+        """Give up a fetch that is under way."""
+        if self._fetching is not None:
+            self._fetching.cancel()
+            await asyncio.wait([self._fetching])
 
     def _done(self, _task: asyncio.Task[bool]) -> None:
         self._fetching = None

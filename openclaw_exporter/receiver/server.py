@@ -96,6 +96,9 @@ class Service:
         self._settings = settings
         self._telemetry = telemetry
         clock = SystemClock()
+        self._credentials = Credentials(settings.tls)
+        self._rule = IdentityRule(settings.tls.trust_domain, settings.tls.dns_suffix)
+        self._keys = KeyRing(settings.tokens, clock)
         meter = telemetry.meter if telemetry else NoOpMeterProvider().get_meter("openclaw_exporter")
         rules = Rules(
             default_interval=settings.default_interval,
@@ -110,9 +113,6 @@ class Service:
             self._metrics,
             max_waiting=settings.store.max_waiting,
         )
-        self._credentials = Credentials(settings.tls)
-        self._rule = IdentityRule(settings.tls.trust_domain, settings.tls.dns_suffix)
-        self._keys = KeyRing(settings.tokens, clock)
         rate = RateLimit(settings.limits.rate, settings.limits.burst)
         intake = Intake(settings, self._keys, rate, clock)
         self._application = Application(intake, self.store, self._keys, self._metrics)
@@ -125,6 +125,7 @@ class Service:
         """Run the receiver for as long as the context lasts."""
         async with contextlib.AsyncExitStack() as ending:
             ending.callback(self._metrics.close)
+            ending.push_async_callback(self._keys.close)
             await self._keys.open()
             # Whatever cannot be listened on is found before the store is touched.
             api = self._listen_api()
@@ -136,6 +137,7 @@ class Service:
             ending.push_async_callback(self.store.close)
             self._metrics.watch(self.store.census)
             pulse = asyncio.create_task(self._pulse.run(), name="openclaw-pulse")
+            ending.push_async_callback(self._end_refreshing)
             ending.push_async_callback(_cancelled, pulse)
             for listener in self._listeners:
                 await listener.start()
@@ -207,6 +209,10 @@ class Service:
                 _logger.info("the key set has changed")
         except Exception:
             _logger.exception("certificates and keys could not be looked at")
+
+    async def _end_refreshing(self) -> None:
+        if self._refreshing is not None:
+            await _cancelled(self._refreshing)
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:

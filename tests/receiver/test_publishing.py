@@ -31,7 +31,9 @@ def test_a_heartbeat_is_recorded_and_read_back(scene: Running, node: Node) -> No
     shown = scene.reader().get(f"/openclaw/nodes/{node.node_id}").json()
     del members["unknown"]
     assert shown["heartbeat"] == members
-    assert (shown["state"], shown["interval_seconds"], shown["expires_at"]) == ("up", 45, body["expires_at"])
+    assert (shown["state"], shown["interval_seconds"]) == ("up", 45)
+    # Both are the listening time that is left, added to the wall clock.
+    assert abs(parse_ms(shown["expires_at"]) - parse_ms(body["expires_at"])) < 1000
     assert shown["first_seen"] == shown["last_seen"]
     assert abs(shown["clock_skew_seconds"]) < 5
 

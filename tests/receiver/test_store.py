@@ -110,7 +110,7 @@ def beat(sent_ms: int, node: str = NODE, **changes: Any) -> Arrival:
 
 def shown(node: NodeView) -> Any:
     """Return what is shown of a node, its expiry apart."""
-    return msgspec.to_builtins(msgspec.structs.replace(node, expires_at=""))
+    return msgspec.json.decode(msgspec.json.encode(msgspec.structs.replace(node, expires_at="")))
 
 
 def files_in(directory: Path) -> list[Path]:
@@ -129,8 +129,9 @@ def test_what_was_answered_is_there_after_a_restart(tmp_path: Path) -> None:
             first = await bench.store.record(
                 beat(1000, tags=("region:eu",), interval=45, sequence=Sequence(5, 3))
             )
+            await bench.wait(1)
             await bench.store.record(beat(900, replay=True, sequence=Sequence(5, 2)))
-            await bench.wait(10)
+            await bench.wait(9)
             before = await bench.store.node(NODE)
         async with Bench(path, bench.clock) as again:
             after = await again.store.node(NODE)
@@ -284,9 +285,10 @@ def test_a_disk_that_hangs_counts_as_lost_and_its_commit_still_counts(tmp_path: 
             assert not bench.store.listening.hears
             with pytest.raises(StoreUnavailableError):
                 bench.store.record(beat(2))
+            with pytest.raises(StoreUnavailableError):
+                await stuck
             release.set()
             await hanging
-            assert (await stuck).kind == "recorded"
             await bench.wait(2)
             assert bench.store.available
             assert (await bench.store.record(beat(1))).kind == "duplicate"

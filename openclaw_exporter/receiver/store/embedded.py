@@ -80,6 +80,7 @@ class EmbeddedStore:
         self._observer = observer
         self._max_waiting = max_waiting
         self._waiting: list[tuple[Arrival, Moment, asyncio.Future[Outcome]]] = []
+        self._under_way: list[asyncio.Future[Outcome]] = []
         self._episodes = Episodes(_logger)
         self._available = False
         self._closing = False
@@ -137,6 +138,8 @@ class EmbeddedStore:
             self._shed_at = None
             listening.hear("shedding")
         if self._stalled():
+            # What is under way may yet be stored; sent again it is then a duplicate.
+            _answer(self._under_way, None)
             self._lose(
                 "stalled", f"{self._database.path}: the disk has not answered for {_STALLED_AFTER:.0f} s"
             )
@@ -217,6 +220,7 @@ class EmbeddedStore:
     async def _batch(self, *, last: bool = False) -> bool:
         """Record what waits and let time pass; return whether more nodes have come due than fitted."""
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+        self._under_way = [future for _, _, future in batch]
         outcomes: list[Outcome] | None = None
         plan: Plan | None = None
         try:
@@ -226,7 +230,8 @@ class EmbeddedStore:
                 if await self._commit(plan, last=last):
                     outcomes = plan.outcomes
         finally:
-            _answer([future for _, _, future in batch], outcomes)
+            _answer(self._under_way, outcomes)
+            self._under_way = []
         return plan is not None and plan.more
 
     async def _lookup(self, arrivals: list[Arrival]) -> Stored | None:
