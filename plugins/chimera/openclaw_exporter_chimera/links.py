@@ -84,7 +84,11 @@ class Single:
 
 
 class Sentinels:
-    """The Redis that Sentinels name as master now. Every batch asks it whether it still is one."""
+    """The Redis that Sentinels name as master now.
+
+    Every batch asks it whether it is one, and the Sentinel whether it is still this one: both at the same
+    time, so it stays one round trip. While no Sentinel answers, what the master says of itself is enough.
+    """
 
     def __init__(self, options: Options, settings: dict[str, Any]) -> None:
         self._service = options.service
@@ -92,58 +96,72 @@ class Sentinels:
         own = {**settings, "db": 0, "username": options.sentinel_username, "password": None}
         if options.sentinel_password_file is not None:
             own["password"] = password(options.sentinel_password_file)
-        self._addresses = _addresses(options, settings, 26_379)
-        self._sentinel = own
+        self._sentinels = [
+            Line({**own, "host": host, "port": port}) for host, port in _addresses(options, settings, 26_379)
+        ]
+        self._question: list[Command] = [(b"SENTINEL", b"get-master-addr-by-name", options.service.encode())]
         self._line: Line | None = None
+        self._master: tuple[str, int] | None = None
 
     def places(self) -> tuple[Place, ...]:
         """One, wherever it is."""
         return ("",)
 
     def run(self, requests: Sequence[Request]) -> list[Any]:
-        """Send all requests to the master, and ROLE behind them."""
-        from redis import ConnectionError as RedisConnectionError  # noqa: PLC0415 - loaded already
-
+        """Send all requests to the master."""
         commands: list[Command] = [*(command for _, command in requests), (b"ROLE",)]
-        for last in (False, True):
-            if self._line is None:
-                self._line = Line(self._settings | self._master())
-                last = True  # noqa: PLW2901 - this one is as fresh as can be
-            try:
-                *answers, role = self._line.ask(commands)
-            except RedisConnectionError:
-                self.close()
-                if last:
-                    raise
-                continue
-            if isinstance(role, Exception) or role[0] == b"master":
-                return answers
+        known = self._line is not None
+        for _ in range(2 if known else 1):
+            line, sentinel = self._there(), self._sentinels[0]
+            outcome = ask_all({line: commands, sentinel: self._question})
+            result, said = outcome[line], outcome[sentinel]
+            master = _address(said[0]) if isinstance(said, list) else self._master
+            if isinstance(result, list) and master == self._master and _is_master(result[-1]):
+                return result[:-1]
             self.close()
-            if last:
-                break
-        raise AwayError(f"the Sentinels name a replica as master of {self._service!r}")
+        if isinstance(result, Exception):
+            raise result
+        raise AwayError(f"the Sentinels name no present master of {self._service!r}")
 
     def close(self) -> None:
-        """Close the connection; the next batch asks the Sentinels again."""
+        """Close every connection; the next batch asks the Sentinels again."""
         line, self._line = self._line, None
-        if line is not None:
-            line.close()
+        for open_line in (line, *self._sentinels):
+            if open_line is not None:
+                open_line.close()
 
-    def _master(self) -> dict[str, Any]:
+    def _there(self) -> Line:
+        """Return the line to the master that the first Sentinel to answer names; keep to that Sentinel."""
+        if self._line is not None:
+            return self._line
         reasons: list[str] = []
-        for host, port in self._addresses:
-            sentinel = Line({**self._sentinel, "host": host, "port": port})
+        for sentinel in list(self._sentinels):
             try:
-                (answer,) = sentinel.ask([(b"SENTINEL", b"get-master-addr-by-name", self._service.encode())])
+                (answer,) = sentinel.ask(self._question)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one Sentinel, ask the next
-                reasons.append(f"Sentinel {host}:{port}: {error}")
+                reasons.append(f"a Sentinel: {error}")
                 continue
-            finally:
-                sentinel.close()
-            if isinstance(answer, list):
-                return {"host": answer[0].decode(), "port": int(answer[1])}
-            reasons.append(f"Sentinel {host}:{port}: {answer or f'knows no master {self._service!r}'}")
+            self._master = _address(answer)
+            if self._master is None:
+                what = answer if isinstance(answer, Exception) else f"knows no master {self._service!r}"
+                reasons.append(f"a Sentinel: {what}")
+                continue
+            self._sentinels.remove(sentinel)
+            self._sentinels.insert(0, sentinel)
+            host, port = self._master
+            self._line = Line({**self._settings, "host": host, "port": port})
+            return self._line
         raise AwayError("; ".join(reasons))
+
+
+def _address(answer: Any) -> tuple[str, int] | None:
+    """Read a Sentinel's answer; None where it knows no such master."""
+    return (answer[0].decode(), int(answer[1])) if isinstance(answer, list) else None
+
+
+def _is_master(role: Any) -> bool:
+    """Read the answer to ROLE; an ACL user who may not ask is taken at the Sentinel's word."""
+    return isinstance(role, Exception) or role[0] == b"master"
 
 
 class Cluster:
