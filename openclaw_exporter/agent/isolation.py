@@ -34,6 +34,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _COMMAND: Final = (sys.executable, "-P", "-m", "openclaw_exporter.agent.child")
 _FIRST_BACKOFF: Final = 1.0
+_LEAVE: Final = 0.25
 _NEVER_KILLED: Final = frozenset({"gpu"})
 """Plugins whose hung process is left behind: SIGKILL in the middle of a driver's call can freeze a GPU."""
 
@@ -259,8 +260,8 @@ class Child:
         """
         self.cost()
         with contextlib.suppress(OSError):
-            self._requests.close()  # one that does not hang ends by that alone
-        if self.running:
+            self._requests.close()
+        if not self._wait(min(grace, _LEAVE)):  # one that does not hang ends by that alone
             self.signal(signal.SIGTERM)
             if not self._wait(grace) and killable:
                 self.signal(signal.SIGKILL)

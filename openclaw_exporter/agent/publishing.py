@@ -50,6 +50,7 @@ class Publishing:
         self._source = source
         self._meter = meter
         self._on_turn = on_turn
+        self._ended = False
         self.publisher = self._make(settings)
 
     def start(self) -> None:
@@ -58,6 +59,7 @@ class Publishing:
 
     def stop(self, *, draining: bool, timeout: float) -> None:
         """End in time, with a last heartbeat that says so where `draining`."""
+        self._ended = True
         self.publisher.stop(draining=draining, timeout=timeout)
 
     def change(self, settings: ClientSettings) -> None:
@@ -77,7 +79,10 @@ class Publishing:
             self.publisher = self._take_over(self._settings)
         else:
             self._settings = settings
-        self.publisher.start()
+        if self._ended:
+            self.publisher.stop(draining=False, timeout=_STOP_TIMEOUT)
+        else:
+            self.publisher.start()
 
     def _take_over(self, settings: ClientSettings) -> Publisher:
         """Make a publisher, waiting until the one before has left the state directory."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
 import signal
 import threading
 import time
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Self
 
 if TYPE_CHECKING:
@@ -17,14 +18,26 @@ _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """Takes SIGTERM, SIGINT and SIGHUP while it is entered; only for the main thread."""
+    """Takes SIGTERM, SIGINT and SIGHUP while it is entered; only for the main thread.
+
+    Python runs a signal's handler between two instructions of the main thread. One that waits for a lock may
+    miss a signal that arrives just before, and wait on; so this waits for a pipe, which the signal is written
+    into at once, whichever thread it interrupts.
+    """
 
     def __init__(self) -> None:
-        # The only queue whose put may interrupt its own get.
-        self._arrived: SimpleQueue[int] = SimpleQueue()
+        self._reading = self._writing = self._wakeup_before = -1
         self._before: dict[signal.Signals, Any] = {}
+        self._ending = False
+
+    @property
+    def ending(self) -> bool:
+        """Whether the process is to end."""
+        return self._ending
 
     def __enter__(self) -> Self:
+        self._reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wakeup_before = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in (*_ENDING, signal.SIGHUP):
             self._before[number] = signal.signal(number, self._take)
         return self
@@ -34,18 +47,25 @@ class Signals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup_before)
+        os.close(self._reading)
+        os.close(self._writing)
 
     def wait_for_reload(self) -> bool:
         """Wait for signals; return True for a SIGHUP, or many, and False where the process is to end."""
-        arrived = {self._arrived.get()}
         while True:
-            try:
-                arrived.add(self._arrived.get_nowait())
-            except Empty:
-                return not arrived & set(_ENDING)
+            select.select([self._reading], [], [])
+            arrived = os.read(self._reading, 65_536)
+            if self._wakeup_before >= 0:
+                with contextlib.suppress(OSError):
+                    os.write(self._wakeup_before, arrived)
+            if self._ending or set(_ENDING) & set(arrived):
+                return False
+            if signal.SIGHUP in arrived:
+                return True
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
-        self._arrived.put(number)
+        self._ending = self._ending or number in _ENDING
 
 
 def leave_within(seconds: float) -> None:

@@ -183,6 +183,7 @@ BAD = {
     "garbage": "yield None; yield QueueDepth('\\n', -1); yield Capacity('workers', float('nan'))",
     "exit": "sys.exit(1)",
     "threads": "[threading.Thread(target=time.sleep, args=(1,), daemon=True).start() for _ in 'x' * 50]",
+    "spin": "until = time.monotonic() + 6\nwhile time.monotonic() < until: pass",
     "segfault": "ctypes.string_at(0)",
 }
 
@@ -203,7 +204,7 @@ def test_bad_collectors_delay_no_heartbeat_and_cost_no_other_its_data(
     assert all(beat["queue_depth"] == {"tasks": 5} for beat in beats(receiver)[1:])
     assert state(agent, "good").healthy
     errors = {name: set(state(agent, name).errors) for name in BAD}
-    assert errors["hang"] == {"deadline"}
+    assert errors["hang"] == errors["spin"] == {"deadline"}
     assert errors["flood"] >= {"flood"}
     assert errors["garbage"] >= {"type", "name", "range"}
     assert errors["exit"] == {"SystemExit"}

@@ -44,7 +44,6 @@ class Sources:
 
     def close(self) -> None:
         for source in self._made:
-            source.cancel()
             source.close()
 
 
@@ -197,6 +196,18 @@ def test_a_process_that_dies_or_hangs_is_ended_and_started_again(
     assert caught.value.error_type == "restarting"
     switch.touch()
     assert run_when_rested(source).observations == (Uptime(1.0),)
+
+
+def test_one_that_ends_between_two_runs_is_started_again(factory: Factory, sources: Sources) -> None:
+    source = sources(factory.one("good", "yield Uptime(1.0)"))
+    source.run()
+    first = pid_of(source)
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: ended(first))
+    with pytest.raises(ChildError, match="SIGKILL"):
+        source.run()
+    assert run_when_rested(source).observations == (Uptime(1.0),)
+    assert pid_of(source) != first
 
 
 def test_the_pause_doubles_up_to_its_limit(factory: Factory, sources: Sources) -> None:

@@ -171,7 +171,7 @@ def test_a_password_in_the_endpoint_is_never_shown() -> None:
 def test_a_collector_that_is_away_is_one_line_and_shutdown_keeps_to_its_time(
     protocol: str, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "20")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
     endpoint = f"http://127.0.0.1:{free_port()}"
     telemetry = started(OtlpSettings(enabled=True, endpoint=endpoint, protocol=protocol))  # type: ignore[arg-type]
