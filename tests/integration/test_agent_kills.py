@@ -39,7 +39,7 @@ def test_no_buffered_heartbeat_is_lost_and_none_stored_twice(pki: Pki, tmp_path:
         before = len(expected)
         agent.start()
         # Killed at any point: while it starts, while it connects, while it writes.
-        time.sleep(random.uniform(0.1, 1.6))
+        time.sleep(random.uniform(0.3, 2.4))
         agent.kill()
         buffered = waiting(state)
         lost = expected - buffered
