@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 BACKOFF_BASE: Final = 1.0
 MAX_RETRY_AFTER: Final = 300.0
 MAX_RETRIES: Final = 8
-"""Retries between two successes: ten minutes of 503 at the default interval stay below twice the beats."""
+"""Retries between two successes, whatever the jitter."""
+_OUTAGE: Final = 600.0
+"""Seconds of 503 in which there are at most as many retries as beats."""
 
 REPLAY_BATCH: Final = 10
 REPLAY_WINDOW: Final = 60.0
@@ -96,11 +98,16 @@ def parse_http_date(value: str | None) -> float | None:
         return None
 
 
+def most_retries(interval: float) -> int:
+    """Return how many retries there may be between two successes, by the interval in seconds."""
+    return max(1, min(MAX_RETRIES, int(_OUTAGE / interval)))
+
+
 class RetryPlan:
     """Whether and when the newest heartbeat is tried again.
 
-    Within one interval after the first failure it is retried with backoff, `MAX_RETRIES` times at most; after
-    that only scheduled beats go out until one succeeds.
+    Within one interval after the first failure it is retried with backoff; after that only scheduled beats go
+    out until one succeeds. `most_retries` bounds the retries between two successes.
     """
 
     def __init__(self, random: Random) -> None:
@@ -139,7 +146,7 @@ class RetryPlan:
         assert self._failing_since is not None  # noqa: S101 - `fail` has just set it, for the type checker
         delay = backoff_delay(self._retries, interval, self._random)
         at = max(now + delay, not_before + self._random.uniform(0.0, spread)) if spread else now + delay
-        if self._retries < MAX_RETRIES and at < self._failing_since + interval and at < beat:
+        if self._retries < most_retries(interval) and at < self._failing_since + interval and at < beat:
             self.next = at
             self._retries += 1
 

@@ -100,7 +100,7 @@ def test_a_black_holed_connection_is_replaced(
 ) -> None:
     with Relay(stub.port) as relay:
         publisher = publish(
-            endpoint=f"https://localhost:{relay.port}", clock=skipping, timeout=0.5, connect_timeout=1.0
+            endpoint=f"https://localhost:{relay.port}", clock=skipping, timeout=1.0, connect_timeout=5.0
         )
         publisher.tick()
         relay.go_dark()
@@ -260,7 +260,7 @@ def test_name_servers_that_do_not_answer_hold_nothing_up(
         return real(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    publisher = publish(endpoint=stub.url, clock=skipping, connect_timeout=0.2)
+    publisher = publish(endpoint=stub.url, clock=skipping, connect_timeout=1.0)
     for _ in range(3):
         publisher.tick()
         assert publisher.last_result is not None
@@ -292,7 +292,7 @@ def test_an_address_that_drops_everything_leaves_the_others_their_share(
             "getaddrinfo",
             lambda host, *rest, **more: both if host == "localhost" else real(host, *rest, **more),
         )
-        publisher = publish(endpoint=stub.url, connect_timeout=1.0)
+        publisher = publish(endpoint=stub.url, connect_timeout=3.0)
         publisher.tick()
         for filler in fillers:
             filler.close()

@@ -157,7 +157,7 @@ def test_ten_minutes_of_503(interval: int, virtual: Make, clock: VirtualClock, w
     wire.answer = lambda _request: Reply(503)
     drive(publisher, clock, 600)
     normal = 600 / interval
-    assert len(wire.requests) <= 2 * normal + (8 if interval == 120 else 1)
+    assert len(wire.requests) <= 2 * normal
     assert publisher.stats.buffered >= normal - 1
 
 
