@@ -1,70 +1,113 @@
-"""The gpu plugin: present, absent or unknown, and never zero for an error.
+"""The gpu plugin on NVIDIA: present, absent or unknown, and never zero for an error.
 
-The driver's library is replaced where a machine would have to have, lose or break a GPU.
+The driver's library is replaced where a machine would have to have, lose or break a GPU. With a GPU there,
+set OPENCLAW_GPU_RECORD to a file, and the hardware test keeps there what it measured.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pynvml
 import pytest
+from opentelemetry.semconv._incubating.attributes import hw_attributes
 
 from openclaw_exporter.plugin import Capacity, Measurement, Observation, Tag
 from openclaw_exporter.plugin.guard import Guard
 from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.options import describe
 from openclaw_exporter.telemetry.catalogue import CATALOGUE
-from openclaw_exporter_gpu import GpuUnknownError, NvidiaGpus, Options, _evidence
+from openclaw_exporter_gpu import Gpus, GpuUnknownError, Options
+from openclaw_exporter_gpu.found import GpuFaultError
+from openclaw_exporter_gpu.nvidia import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+CONVENTIONS = {
+    value for name, value in vars(hw_attributes).items() if name.isupper() and isinstance(value, str)
+}
 ABSENT: list[Observation] = [Tag("gpu", "false"), Capacity("gpus", 0)]
 
 
 class FakeNvml(ModuleType):
-    """A driver library with one GPU for each name; `failures` maps a function to the error it raises."""
+    """A driver library with one GPU for each name, and the constants and errors of the real one.
 
-    NVML_TEMPERATURE_GPU = pynvml.NVML_TEMPERATURE_GPU
-    NVML_MEMORY_ERROR_TYPE_CORRECTED = pynvml.NVML_MEMORY_ERROR_TYPE_CORRECTED
-    NVML_MEMORY_ERROR_TYPE_UNCORRECTED = pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED
-    NVML_AGGREGATE_ECC = pynvml.NVML_AGGREGATE_ECC
+    Attributes:
+        failures: Functions and the code of the error that each raises, for all devices or for one.
+        slices: The MIG instances of each GPU, by their number; a GPU without any has MIG off.
+        xids: Events that wait: a GPU and the number of its Xid.
+    """
 
-    def __init__(self, *names: str, failures: dict[str, int] | None = None) -> None:
+    def __init__(self, *names: str, failures: dict[Any, int] | None = None) -> None:
         super().__init__("pynvml")
+        for name, value in vars(pynvml).items():
+            if not name.startswith(("_", "nvmlDevice", "nvmlSystem")) or isinstance(value, int):
+                setattr(self, name, value)
         self.calls: list[str] = []
         self.failures = failures or {}
+        self.slices: dict[int, tuple[int, ...]] = {}
+        self.xids: list[tuple[int, int]] = []
         self._names = names
-        for error in (name for name in vars(pynvml) if name.startswith("NVMLError")):
-            setattr(self, error, getattr(pynvml, error))
+        self._registered: list[int] = []
         answers: dict[str, Callable[..., Any]] = {
             "nvmlInit": lambda: None,
             "nvmlShutdown": lambda: None,
+            "nvmlSystemGetDriverVersion": lambda: "570.86.15",
             "nvmlDeviceGetCount": lambda: len(self._names),
             "nvmlDeviceGetHandleByIndex": lambda index: index,
-            "nvmlDeviceGetUUID": lambda device: f"GPU-{device}",
-            "nvmlDeviceGetName": lambda device: self._names[device],
+            "nvmlDeviceGetUUID": lambda device: (
+                f"GPU-{device}" if isinstance(device, int) else f"MIG-{device[0]}-{device[1]}"
+            ),
+            "nvmlDeviceGetName": lambda device: (
+                self._names[device] if isinstance(device, int) else f"{self._names[device[0]]} MIG 1g.10gb"
+            ),
             "nvmlDeviceGetUtilizationRates": lambda _device: SimpleNamespace(gpu=87, memory=40),
-            "nvmlDeviceGetMemoryInfo": lambda _device: SimpleNamespace(
-                total=80 << 30, used=3 << 30, free=77 << 30
+            "nvmlDeviceGetMemoryInfo": lambda device: SimpleNamespace(
+                total=(80 if isinstance(device, int) else 10) << 30, used=3 << 30, free=0
             ),
             "nvmlDeviceGetTemperature": lambda _device, _sensor: 41,
             "nvmlDeviceGetPowerUsage": lambda _device: 350_500,
             "nvmlDeviceGetTotalEnergyConsumption": lambda _device: 9_000_500,
             "nvmlDeviceGetTotalEccErrors": lambda _device, kind, _counter: 10 + kind,
+            "nvmlDeviceGetMigMode": lambda device: [int(device in self.slices), int(device in self.slices)],
+            "nvmlDeviceGetMaxMigDeviceCount": lambda _device: 7,
+            "nvmlDeviceGetMigDeviceHandleByIndex": self._slice,
+            "nvmlDeviceGetSupportedEventTypes": lambda _device: 0b1011,
+            "nvmlDeviceRegisterEvents": lambda device, _kinds, _set: self._registered.append(device),
+            "nvmlEventSetCreate": lambda: "events",
+            "nvmlEventSetFree": lambda _set: self._registered.clear(),
+            "nvmlEventSetWait_v2": self._wait,
         }
         for name, answer in answers.items():
+            assert hasattr(pynvml, name)
             setattr(self, name, self._function(name, answer))
+
+    def _slice(self, device: int, number: int) -> tuple[int, int]:
+        if number not in self.slices[device]:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return device, number
+
+    def _wait(self, _set: object, milliseconds: int) -> SimpleNamespace:
+        assert milliseconds == 0
+        if not self.xids or self.xids[0][0] not in self._registered:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_TIMEOUT)
+        device, number = self.xids.pop(0)
+        kind = pynvml.nvmlEventTypeXidCriticalError
+        return SimpleNamespace(device=device, eventType=kind, eventData=number)
 
     def _function(self, name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             self.calls.append(name)
-            if name in self.failures:
-                raise pynvml.NVMLError(self.failures[name])
+            code = self.failures.get(name, self.failures.get((name, *arguments[:1])))
+            if code is not None:
+                raise pynvml.NVMLError(code)
             return answer(*arguments)
 
         return call
@@ -84,12 +127,22 @@ def machine(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def collector(
-    monkeypatch: pytest.MonkeyPatch, nvml: ModuleType | None, root: Path, **options: bool
-) -> NvidiaGpus:
+def collector(monkeypatch: pytest.MonkeyPatch, nvml: ModuleType | None, root: Path, **options: bool) -> Gpus:
     """Return a collector that finds this library and this machine."""
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    return NvidiaGpus(Options(**options), root)
+    return Gpus(Options(**options), root)
+
+
+def kept(observations: tuple[Observation, ...]) -> list[dict[str, Any]]:
+    """Return observations as a fixture keeps them, without what tells one device from all others."""
+    listed = []
+    for number, observation in enumerate(observations):
+        fields = {**asdict(observation), "type": type(observation).__name__}
+        if isinstance(observation, Measurement):
+            ids = {"hw.id": f"id-{number}"} if "hw.id" in observation.attributes else {}
+            fields["attributes"] = {**observation.attributes, **ids}
+        listed.append(fields)
+    return listed
 
 
 def by_name(observations: tuple[Observation, ...]) -> dict[str, list[float]]:
@@ -101,7 +154,7 @@ def by_name(observations: tuple[Observation, ...]) -> dict[str, list[float]]:
 
 
 def test_on_a_machine_without_a_gpu_the_answer_is_absent() -> None:
-    if _evidence(Path("/")) is not None:
+    if shown(Path("/")) is not None:
         pytest.skip("this machine has an NVIDIA device: the hardware test covers it")
     (loaded,) = load_plugins({}, only={"gpu"}).collectors
     assert list(loaded.collector.collect()) == ABSENT
@@ -109,11 +162,11 @@ def test_on_a_machine_without_a_gpu_the_answer_is_absent() -> None:
 
 @pytest.mark.hardware("NVIDIA GPU")
 def test_on_a_machine_with_a_gpu_every_device_is_measured() -> None:
-    if _evidence(Path("/")) is None:
+    if shown(Path("/")) is None:
         pytest.skip("needs an NVIDIA GPU")
     (loaded,) = load_plugins({}, only={"gpu"}).collectors
     gpus = loaded.collector
-    assert isinstance(gpus, NvidiaGpus)
+    assert isinstance(gpus, Gpus)
     checked = Guard().check(gpus.collect())
     gpus.close()
     assert checked.rejected == ()
@@ -125,6 +178,14 @@ def test_on_a_machine_with_a_gpu_every_device_is_measured() -> None:
     assert all(0 <= share <= 1 for share in found["hw.gpu.utilization"])
     pairs = zip(found["hw.gpu.memory.usage"], found["hw.gpu.memory.limit"], strict=True)
     assert all(0 <= used <= limit for used, limit in pairs)
+    versions = {o.attributes.get("hw.driver_version") for o in checked.observations if is_of_gpu(o)}
+    assert None not in versions
+    if record := os.environ.get("OPENCLAW_GPU_RECORD"):
+        Path(record).write_text(json.dumps(kept(checked.observations), indent=1))
+
+
+def is_of_gpu(observation: Observation) -> bool:
+    return isinstance(observation, Measurement) and observation.name.startswith("hw.gpu.")
 
 
 def test_a_present_gpu_is_measured(monkeypatch: pytest.MonkeyPatch, machine: Path) -> None:
@@ -139,19 +200,88 @@ def test_a_present_gpu_is_measured(monkeypatch: pytest.MonkeyPatch, machine: Pat
         "hw.temperature": [41] * 2,
         "hw.power": [350.5] * 2,
         "hw.energy": [9_000.5] * 2,
-        "hw.errors": [10, 11] * 2,
+        "hw.errors": [10, 11, 10, 11, 0, 0],
     }
     for o in checked.observations:
         if isinstance(o, Measurement):
             instrument = CATALOGUE[o.name]
             assert (o.kind, o.unit) == (instrument.kind, instrument.unit)
-            assert set(o.attributes) <= set(instrument.attributes)
-            assert o.attributes["hw.vendor"] == "NVIDIA"
-            assert o.attributes["hw.type"] == "gpu"
-    assert {o.attributes["hw.id"] for o in checked.observations if isinstance(o, Measurement)} == {
-        "GPU-0",
-        "GPU-1",
+            assert set(o.attributes) <= {*instrument.attributes, "hw.model", "hw.driver_version"}
+            assert set(o.attributes) <= {*CONVENTIONS, "error.type"}
+            assert (o.attributes["hw.vendor"], o.attributes["hw.type"]) == ("NVIDIA", "gpu")
+            names = (o.attributes["hw.id"], o.attributes["hw.name"], o.attributes["hw.model"])
+            assert names in {("GPU-0", "gpu0", "H100"), ("GPU-1", "gpu1", "A100")}
+            assert o.attributes.get("hw.driver_version") == ("570.86.15" if is_of_gpu(o) else None)
+
+
+def test_mig_instances_have_memory_of_their_own_and_name_their_gpu(
+    monkeypatch: pytest.MonkeyPatch, machine: Path
+) -> None:
+    nvml = FakeNvml(
+        "H100", "A100", failures={("nvmlDeviceGetUtilizationRates", 1): pynvml.NVML_ERROR_NOT_SUPPORTED}
+    )
+    nvml.slices = {1: (0, 2)}
+    checked = Guard().check(collector(monkeypatch, nvml, machine).collect())
+    assert checked.rejected == ()
+    assert Capacity("gpus", 2) in checked.observations
+    limits = {
+        (o.attributes["hw.id"], o.attributes["hw.name"], o.attributes.get("hw.parent")): o.value
+        for o in checked.observations
+        if isinstance(o, Measurement) and o.name == "hw.gpu.memory.limit"
     }
+    assert limits == {
+        ("GPU-0", "gpu0", None): 80 << 30,
+        ("GPU-1", "gpu1", None): 80 << 30,
+        ("MIG-1-0", "gpu1.mig0", "GPU-1"): 10 << 30,
+        ("MIG-1-2", "gpu1.mig2", "GPU-1"): 10 << 30,
+    }
+
+
+def xids(observations: tuple[Observation, ...]) -> dict[Any, float]:
+    return {
+        o.attributes["hw.id"]: o.value
+        for o in observations
+        if isinstance(o, Measurement) and o.attributes.get("error.type") == "xid"
+    }
+
+
+def test_xid_events_are_counted_from_zero_and_named_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, machine: Path
+) -> None:
+    nvml = FakeNvml("H100", "A100")
+    gpus = collector(monkeypatch, nvml, machine)
+    assert xids(Guard().check(gpus.collect()).observations) == {"GPU-0": 0, "GPU-1": 0}
+    nvml.xids = [(1, 79), (1, 48), (0, 13)]
+    items = list(gpus.collect())
+    faults = [str(item) for item in items if isinstance(item, GpuFaultError)]
+    assert faults == ["GPU-1 reports Xid 79", "GPU-1 reports Xid 48", "GPU-0 reports Xid 13"]
+    checked = Guard().check(items)
+    assert xids(checked.observations) == {"GPU-0": 1, "GPU-1": 2}
+    assert Capacity("gpus", 2) in checked.observations
+    checked = Guard().check(gpus.collect())
+    assert checked.rejected == ()
+    assert xids(checked.observations) == {"GPU-0": 1, "GPU-1": 2}
+    gpus.close()
+    # The library begins anew; what was counted stays, because a counter never falls.
+    assert xids(Guard().check(gpus.collect()).observations) == {"GPU-0": 1, "GPU-1": 2}
+    assert nvml.calls.count("nvmlEventSetCreate") == 2
+    assert nvml.calls.count("nvmlEventSetFree") == 1
+
+
+def test_one_gpu_that_fell_off_the_bus_costs_itself_and_the_count(
+    monkeypatch: pytest.MonkeyPatch, machine: Path
+) -> None:
+    nvml = FakeNvml("H100", "A100", failures={("nvmlDeviceGetPowerUsage", 1): pynvml.NVML_ERROR_GPU_IS_LOST})
+    gpus = collector(monkeypatch, nvml, machine)
+    checked = Guard().check(gpus.collect())
+    assert [rejection.detail for rejection in checked.rejected] == [
+        "GpuUnknownError: NVML: gpu1: GPU is lost"
+    ]
+    assert by_name(checked.observations)["hw.power"] == [350.5]
+    assert not [o for o in checked.observations if isinstance(o, (Tag, Capacity))]
+    nvml.failures.clear()
+    assert Capacity("gpus", 2) in gpus.collect()
+    assert nvml.calls.count("nvmlInit") == 2
 
 
 def test_the_library_stays_open_between_collections_and_is_given_back(
@@ -174,7 +304,10 @@ def test_the_library_stays_open_between_collections_and_is_given_back(
         ("nvmlDeviceGetTemperature", {"hw.temperature"}),
         ("nvmlDeviceGetPowerUsage", {"hw.power"}),
         ("nvmlDeviceGetTotalEnergyConsumption", {"hw.energy"}),
-        ("nvmlDeviceGetTotalEccErrors", {"hw.errors"}),
+        ("nvmlDeviceGetTotalEccErrors", set()),
+        ("nvmlDeviceGetSupportedEventTypes", set()),
+        ("nvmlDeviceGetMigMode", set()),
+        ("nvmlSystemGetDriverVersion", set()),
     ],
 )
 @pytest.mark.parametrize("code", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND])
