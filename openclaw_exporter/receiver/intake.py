@@ -9,7 +9,7 @@ from __future__ import annotations
 from sys import intern
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from openclaw_exporter.errors import FieldProblem, FieldsError, TokenError
+from openclaw_exporter.errors import FieldProblem, FieldsError, StoreUnavailableError, TokenError
 from openclaw_exporter.receiver.connection import Verdict
 from openclaw_exporter.receiver.liveness import Arrival
 from openclaw_exporter.receiver.refusals import RefusedError
@@ -89,6 +89,7 @@ class Intake:
 
         Raises:
             WireError: It is refused.
+            StoreUnavailableError: No key set has been read yet.
         """
         peer = connection.identify()
         if peer.identity.role != "node":
@@ -136,7 +137,8 @@ class Intake:
             return known.subject
         token = _bearer(authorization)
         if verifier is None:
-            raise TokenError("token-key-unknown", "no key set could be fetched yet")
+            # The token may well be right: this is not the node's fault.
+            raise StoreUnavailableError("no key set could be fetched yet")
         verified = verifier.verify(token, thumbprint=peer.thumbprint, now=now)
         subject = verified.subject
         if verified.profile == "external":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +12,8 @@ from openclaw_exporter.receiver.listening import STALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_logger = logging.getLogger(__name__)
 
 PERIOD: Final = 0.25
 _PER_SECOND: Final = round(1 / PERIOD)
@@ -28,6 +32,7 @@ class Pulse:
         self._tick = tick
         self._second = second
         self._lags: deque[float] = deque(maxlen=_REMEMBERED)
+        self._last = time.monotonic()
 
     @property
     def lag(self) -> float:
@@ -36,18 +41,23 @@ class Pulse:
 
     @property
     def stalled(self) -> bool:
-        """Whether it came so late just now that the loop counts as stalled."""
-        return bool(self._lags) and self._lags[-1] > STALL_SECONDS
+        """Whether it is so late, or was just now, that the loop counts as stalled."""
+        overdue = time.monotonic() - self._last - PERIOD
+        return max(overdue, self._lags[-1] if self._lags else 0.0) > STALL_SECONDS
 
     async def run(self) -> None:
         """Go on until cancelled."""
-        loop = asyncio.get_running_loop()
         count = 0
         while True:
-            due = loop.time() + PERIOD
             await asyncio.sleep(PERIOD)
-            self._lags.append(max(0.0, loop.time() - due))
-            self._tick()
+            now = time.monotonic()
+            self._lags.append(max(0.0, now - self._last - PERIOD))
+            self._last = now
             count += 1
-            if count % _PER_SECOND == 0:
-                self._second()
+            try:
+                self._tick()
+                if count % _PER_SECOND == 0:
+                    self._second()
+            except Exception:
+                # A fault in what it drives must not stop the clock that expiry runs by.
+                _logger.exception("a pulse failed")

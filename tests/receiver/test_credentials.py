@@ -196,7 +196,7 @@ def test_a_key_server_that_is_away_at_the_start_is_waited_for(
     settings = receiver_settings(own_pki, tmp_path, tokens={"jwks": key_server.url})
     with running(own_pki, settings) as scene:
         node = scene.node()
-        assert problem(node.beat()) == (401, "token-key-unknown")
+        assert problem(node.beat()) == (503, "store-unavailable")
         ready = scene.admin.get("/readyz")
         assert (ready.status_code, ready.json()["checks"]["keys"]) == (503, False)
         key_server.document = document

@@ -104,6 +104,11 @@ def test_a_stopped_receiver_expires_nobody_when_it_goes_on(
     time.sleep(1)
     assert show(pki, receiver, node)["state"] == "up"
     wait_until(lambda: show(pki, receiver, node)["state"] == "expired", timeout=15, what="the expiry")
+    publish(node)
+    assert show(pki, receiver, node)["state"] == "up"
+    for event in ("registered", "expired", "returned"):
+        prefix = f"openclaw_registry_node_{event}_total"
+        assert sum(value for name, value in receiver.metrics().items() if name.startswith(prefix)) == 1
 
 
 def test_a_full_disk_is_503_and_not_ready_and_passes(

@@ -1,0 +1,138 @@
+"""Attribute values that nodes choose are cut to a limit, and nothing gets lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.metrics import NoOpMeterProvider
+from receiver.scene import problem, receiver_settings, running
+from receiver.test_store import beat
+from receiver.virtual import World, node_id
+
+from openclaw_exporter.receiver.application import Application
+from openclaw_exporter.receiver.census import take_census
+from openclaw_exporter.receiver.metrics import MAX_SERIES, MAX_VALUES, OTHER, ReceiverMetrics, folded
+from openclaw_exporter.receiver.pulse import Pulse
+from openclaw_exporter.receiver.refusals import SheddingError
+from support.wait import wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from receiver.scene import Running
+
+    from openclaw_exporter.receiver.answers import Answer
+    from support.pki import Pki
+
+names = st.integers(0, 60).map(str)
+
+
+@given(st.dictionaries(st.tuples(names, names), st.integers(0, 100).map(float), max_size=600))
+def test_folding_keeps_the_sum_and_the_limits(series: dict[tuple[str, ...], float]) -> None:
+    result = folded(series.items())
+    assert sum(result.values()) == sum(series.values())
+    assert len(result) <= MAX_SERIES
+    for position in range(2):
+        values = {key[position] for key in result}
+        assert len(values - {OTHER}) <= MAX_VALUES
+    if len(series) <= 15:
+        assert result == series
+
+
+def test_the_heaviest_values_keep_their_names() -> None:
+    series = {(str(number),): float(number) for number in range(50)}
+    result = folded(series.items())
+    assert result.pop((OTHER,)) == sum(range(30))
+    assert set(result) == {(str(number),) for number in range(30, 50)}
+
+
+def test_events_of_many_places_are_counted_within_the_limits() -> None:
+    metrics = ReceiverMetrics(NoOpMeterProvider().get_meter("test"), "sqlite")
+    world = World()
+    for number in range(400):
+        tags = (f"region:r{number}", f"env:e{number % 40}")
+        world.arrive(beat(1, node_id(number), tags=tags))
+        metrics.happened("registered", world.registry.nodes[node_id(number)])
+    series = list(metrics._event_series("registered"))
+    assert len(series) <= MAX_SERIES
+    assert sum(value for value, _ in series) == 400
+    for key in ("openclaw.node.region", "openclaw.node.environment"):
+        assert len({attributes[key] for _, attributes in series}) <= MAX_VALUES + 1
+    metrics.close()
+
+
+def test_a_topic_counts_once_for_each_swarm() -> None:
+    world = World()
+    swarms = ("swarm:blue", "swarm:blue", "swarm:red", None, None)
+    for number, swarm in enumerate(swarms):
+        tags = tuple(filter(None, ("region:eu" if number % 2 else "region:us", swarm)))
+        world.arrive(beat(1, node_id(number), tags=tags))
+    census = take_census(world.registry.nodes.values(), world.registry.listening.latest)
+    # One entry waits in the planner's queue of each swarm; nodes without a swarm are one.
+    assert sum(census.queues.values()) == 3
+    assert (
+        sum(
+            census.capacity[resource, region] for resource, region in census.capacity if resource == "workers"
+        )
+        == 20
+    )
+
+
+def test_silence_beyond_the_limit_is_the_longest_of_the_rest(pki: Pki, tmp_path: Path) -> None:
+    with running(pki, receiver_settings(pki, tmp_path)) as scene:
+        for number in range(MAX_VALUES + 3):
+            scene.node().beat(tags=[f"region:r{number}"])
+        prefix = "openclaw_registry_node_silence_seconds"
+
+        def silences() -> dict[str, float]:
+            found = {name: value for name, value in scene.samples().items() if name.startswith(prefix)}
+            return found if len(found) == MAX_VALUES + 1 else {}
+
+        samples = wait_until(silences, what="a new census")
+        assert samples[f'{prefix}{{openclaw_node_region="other"}}'] <= min(samples.values())
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [(RuntimeError("canary-3f00"), (500, "internal-error")), (SheddingError(), (503, "shedding"))],
+)
+def test_what_fails_inside_is_answered_and_counted(
+    scene: Running, monkeypatch: pytest.MonkeyPatch, fault: Exception, expected: tuple[int, str]
+) -> None:
+    async def failing(*_: Any) -> Answer:
+        raise fault
+
+    monkeypatch.setattr(Application, "_publish", failing)
+    answer = scene.node().beat()
+    assert problem(answer) == expected
+    assert "canary" not in answer.text
+    assert ("retry-after" in answer.headers) == (expected[0] == 503)
+    refused = 'openclaw_registry_heartbeat_refused_total{error_type="%s",http_response_status_code="%s"}'
+    assert scene.samples()[refused % (expected[1], expected[0])] >= 1
+
+
+def test_a_pulse_goes_on_when_what_it_drives_fails(caplog: pytest.LogCaptureFixture) -> None:
+    beats: list[int] = []
+    third = asyncio.Event()
+
+    def tick() -> None:
+        beats.append(len(beats))
+        if len(beats) == 3:
+            third.set()
+        raise ValueError
+
+    pulse = Pulse(tick, lambda: None)
+
+    async def main() -> None:
+        running = asyncio.create_task(pulse.run())
+        await third.wait()
+        assert not pulse.stalled
+        assert pulse.lag >= 0
+        running.cancel()
+
+    asyncio.run(main())
+    assert "a pulse failed" in caplog.text
