@@ -11,6 +11,7 @@ from openclaw_exporter.agent.sources import ThreadSource
 from openclaw_exporter.agent.worker import Worker
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.plugin.guard import Guard
+from openclaw_exporter.plugin.redaction import describe_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -154,8 +155,18 @@ class Collection:
             self._changed.clear()
             now = time.monotonic()
             next_time = min(
-                (worker.attend(now) for worker in tuple(self._workers.values())), default=now + _IDLE
+                (self._attend_one(worker, now) for worker in tuple(self._workers.values())),
+                default=now + _IDLE,
             )
+
+    def _attend_one(self, worker: Worker, now: float) -> float:
+        try:
+            return worker.attend(now)
+        except Exception as error:  # noqa: BLE001 - our own fault, and the others must go on
+            name = f"{worker.loaded.plugin}/{worker.loaded.name}"
+            text = f"collector {name} could not be attended to ({describe_error(error)})"
+            self._episodes.begin(f"attend {name}", type(error).__name__, text, level=logging.ERROR)
+            return now + worker.loaded.interval
 
 
 def _order(loaded: LoadedCollector) -> CollectorKey:

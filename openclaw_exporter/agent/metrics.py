@@ -70,7 +70,7 @@ class AgentMetrics:
             self._instruments.observe(name, source)
             return
         first = snapshot.measurements[name][0]
-        observe_with(self._meter, first.kind, name, first.unit, "Measured by a plugin", [source])
+        observe_with(self._meter, first.kind, name, first.unit, "Measured by a plugin", lambda: [source])
 
     def _of_node(self) -> Iterator[tuple[str, Source]]:
         def queue(series: Callable[[], Iterable[tuple[float | None, str]]]) -> Source:

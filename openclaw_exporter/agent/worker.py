@@ -25,6 +25,7 @@ OTHER: Final = "_OTHER"
 """The `error.type` of the semantic conventions for what has no type of its own."""
 
 _SHOWN: Final = 3
+_PARTIAL: Final = "partial"
 
 
 class Worker:
@@ -133,7 +134,11 @@ class Worker:
             if self._closing:
                 self._started = None
                 break
-            self._run()
+            try:
+                self._run()
+            except Exception as error:  # noqa: BLE001 - our own fault, and the next run may be better
+                text = f"{self._label}: its result could not be taken ({describe_error(error)})"
+                self._episodes.begin(f"{self._label} result", type(error).__name__, text)
         try:
             self._source.close()
         except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, its thread ends here
@@ -176,7 +181,10 @@ class Worker:
         )
         self.first_result.set()
         self._episodes.end(self._label, f"{self._label} collects again")
-        self._tell_refusals((*checked.rejected, *refused))
+        both = (*checked.rejected, *refused)
+        parts = [rejection for rejection in both if rejection.reason == _PARTIAL]
+        self._tell("unread", "could not read everything", parts)
+        self._tell("refused", "yields what is refused", [item for item in both if item not in parts])
 
     def _failed(self, error_type: str, text: str) -> None:
         counted = self._count(error_type)
@@ -184,15 +192,15 @@ class Worker:
         self.first_result.set()
         self._episodes.begin(self._label, counted, f"{self._label} failed: {text}")
 
-    def _tell_refusals(self, refused: Sequence[Rejection]) -> None:
-        condition = f"{self._label} refused"
-        if not refused:
-            self._episodes.end(condition, f"{self._label}: everything that it yields is accepted again")
+    def _tell(self, what: str, text: str, items: Sequence[Rejection]) -> None:
+        condition = f"{self._label} {what}"
+        if not items:
+            self._episodes.end(condition, f"{self._label}: what it yields is whole again")
             return
-        cause = ", ".join(sorted({rejection.reason for rejection in refused}))
-        shown = "; ".join(rejection.detail for rejection in refused[:_SHOWN])
-        more = f" and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
-        self._episodes.begin(condition, cause, f"{self._label}: refused {shown}{more}")
+        cause = ", ".join(sorted({item.reason for item in items}))
+        shown = "; ".join(item.detail for item in items[:_SHOWN])
+        more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+        self._episodes.begin(condition, cause, f"{self._label} {text}: {shown}{more}")
 
     def _count(self, error_type: str) -> str:
         """Count an error, and return the type that it was counted under: there are only so many."""

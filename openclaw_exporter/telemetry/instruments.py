@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from opentelemetry.metrics import Observation
 
@@ -20,9 +20,19 @@ if TYPE_CHECKING:
 Series: TypeAlias = tuple[float, Mapping[str, AttributeValue]]
 Source: TypeAlias = Callable[[], Iterable[Series]]
 
-# A meter keeps the callback of an observable's first registration only. The sources of each are kept here, so
-# that a second publisher or a reloaded part over the same meter is heard, and a closed one is not.
-_SOURCES: Final[WeakKeyDictionary[Meter, dict[str, list[Source]]]] = WeakKeyDictionary()
+
+class _Sources:
+    """What one observable yields; the meter's callback holds it, and the meter goes when its user does."""
+
+    __slots__ = ("__weakref__", "all")
+
+    def __init__(self) -> None:
+        self.all: list[Source] = []
+
+
+# A meter keeps the callback of an observable's first registration only. The sources of each are found again
+# here, so that a second publisher or a reloaded part over the same meter is heard, and a closed one is not.
+_SOURCES: Final[WeakKeyDictionary[Meter, WeakValueDictionary[str, _Sources]]] = WeakKeyDictionary()
 _LOCK: Final = threading.Lock()
 
 
@@ -44,7 +54,7 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self._own: list[tuple[str, Source]] = []
+        self._own: list[tuple[_Sources, Source]] = []
 
     def counter(self, name: str) -> Counter:
         """Return the counter; its series exist from now on, at 0.
@@ -105,25 +115,38 @@ class Instruments:
         """
         definition = _definition(name, "counter", "updowncounter", "gauge")
         with _LOCK:
-            sources = _SOURCES.setdefault(self._meter, {})
-            known = name in sources
-            sources.setdefault(name, []).append(source)
-            shared = sources[name]
-        self._own.append((name, source))
-        if not known:
-            observe_with(self._meter, definition.kind, name, definition.unit, definition.description, shared)
+            known = _SOURCES.setdefault(self._meter, WeakValueDictionary())
+            sources = known.get(name)
+            fresh = sources is None
+            if sources is None:
+                sources = known[name] = _Sources()
+            sources.all.append(source)
+        self._own.append((sources, source))
+        if fresh:
+            observe_with(
+                self._meter,
+                definition.kind,
+                name,
+                definition.unit,
+                definition.description,
+                lambda: sources.all,
+            )
 
     def close(self) -> None:
         """Stop exporting what was observed through this object. Counters and histograms stay."""
         with _LOCK:
-            sources = _SOURCES.get(self._meter, {})
-            for name, source in self._own:
-                sources[name].remove(source)
+            for sources, source in self._own:
+                sources.all.remove(source)
         self._own.clear()
 
 
 def observe_with(
-    meter: Meter, kind: Kind, name: str, unit: str, description: str, sources: Iterable[Source]
+    meter: Meter,
+    kind: Kind,
+    name: str,
+    unit: str,
+    description: str,
+    sources: Callable[[], Iterable[Source]],
 ) -> None:
     """Register an observable instrument that yields what all sources yield at that moment.
 
@@ -133,11 +156,13 @@ def observe_with(
         name: Of the instrument.
         unit: UCUM.
         description: One sentence.
-        sources: Read anew at each collection, so a list may grow and shrink.
+        sources: Returns them, at each collection anew.
     """
 
     def callback(_options: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(value, attributes) for source in tuple(sources) for value, attributes in source()]
+        return [
+            Observation(value, attributes) for source in tuple(sources()) for value, attributes in source()
+        ]
 
     create = {
         "counter": meter.create_observable_counter,

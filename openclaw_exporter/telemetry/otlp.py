@@ -43,7 +43,7 @@ class ExporterLog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Remember the record's text, without credentials that a URL may hold."""
         if not getattr(self._first, "text", ""):
-            self._first.text = _CREDENTIALS.sub("//", record.getMessage())[:_MAX_REASON]
+            self._first.text = _CREDENTIALS.sub("//", " ".join(record.getMessage().split()))[:_MAX_REASON]
 
     def take(self) -> str:
         """Return what this thread logged first since the last call."""

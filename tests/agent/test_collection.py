@@ -200,13 +200,18 @@ def test_a_flood_is_cut_off(running: Running) -> None:
     assert running.state("flood").series <= 40
 
 
-def test_a_part_that_cannot_be_read_is_counted_and_the_others_stand(running: Running) -> None:
+def test_a_part_that_cannot_be_read_is_counted_and_the_others_stand(
+    running: Running, log: io.StringIO
+) -> None:
     running.collection.replace(
         [loaded("partial", lambda: [Capacity("workers", 2), ConnectionError("redis is away")])]
     )
     wait_until(lambda: running.state("partial").errors.get("partial"))
     assert running.board.read().capacity == {"workers": 2}
     assert not running.state("partial").healthy
+    wait_until(log.getvalue)
+    line = "collector test/partial could not read everything: ConnectionError: redis is away"
+    assert log.getvalue().splitlines() == [line]
 
 
 def test_two_that_say_the_same_are_told_apart_in_the_log(running: Running, log: io.StringIO) -> None:
@@ -227,13 +232,11 @@ def test_only_so_many_error_types_are_told_apart(running: Running) -> None:
     def collect() -> Iterator[Any]:
         raise type(f"Error{next(numbers)}", (Exception,), {})("again")
 
-    running.collection.replace([loaded("creative", collect, interval=0.1, deadline=0.1)])
-    worker = running.collection._workers["test", "creative"]
-    for _ in range(30):
-        worker._run()
+    running.collection.replace([loaded("creative", collect, interval=0.02, deadline=5)])
+    wait_until(lambda: running.state("creative").errors.get("_OTHER", 0) >= 3)
     errors = running.state("creative").errors
-    assert len(errors) <= 21
-    assert errors["_OTHER"] >= 9
+    assert len(errors) == 21
+    assert errors["Error0"] == 1
 
 
 def test_replacing_keeps_what_is_unchanged_and_ends_what_is_gone(running: Running) -> None:
@@ -280,6 +283,25 @@ def test_the_end_waits_for_no_collector() -> None:
     assert running.board.read().collectors[0].error_type is None
     running.collection.replace([])
     assert running.collection.loaded == (hung,)
+
+
+def test_a_fault_of_our_own_ends_no_thread(
+    running: Running, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_state: CollectorState) -> None:
+        raise ArithmeticError("of our own")
+
+    running.collection.replace(
+        [loaded("good", lambda: [Uptime(time.monotonic())]), loaded("late", lambda: [time.sleep(0.3)])]
+    )
+    assert running.collection.wait_for_first(5)
+    monkeypatch.setattr(running.board, "put", fail)
+    wait_until(lambda: "its result could not be taken (ArithmeticError" in log.getvalue())
+    wait_until(lambda: "late could not be attended to (ArithmeticError" in log.getvalue())
+    monkeypatch.undo()
+    uptime = running.board.read().uptime
+    wait_until(lambda: running.board.read().uptime not in (None, uptime))
+    wait_until(lambda: running.state("late").errors.get("deadline", 0) > 1)
 
 
 def test_a_close_that_raises_costs_one_line(running: Running, log: io.StringIO) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -131,3 +133,19 @@ def test_what_the_catalogue_does_not_say_is_refused(read: Read, method: str, nam
     arguments = (name, list) if method == "observe" else (name,)
     with pytest.raises(KeyError, match=text):
         create(*arguments)
+
+
+def used_and_dropped() -> weakref.ref[object]:
+    read = Read()
+    instruments = Instruments(read.meter)
+    instruments.observe("openclaw.node.uptime", lambda: [(1.0, {"meter": str(read.meter)})])
+    instruments.counter("openclaw.publish.success_total")
+    assert read.metrics()
+    read.provider.shutdown()
+    return weakref.ref(read.meter)
+
+
+def test_nothing_keeps_a_meter_that_its_user_dropped() -> None:
+    gone = used_and_dropped()
+    gc.collect()
+    assert gone() is None
