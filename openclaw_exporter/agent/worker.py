@@ -105,7 +105,7 @@ class Worker:
                 self._started = now
                 self._skip(now)
                 self._go.release()
-                next_time = now + self.loaded.deadline
+                next_time = min(now + self.loaded.deadline, self._due)
             else:
                 next_time = self._due
         if overdue:
