@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openclaw_exporter.errors import ConfigError
 from openclaw_exporter.plugin import Capacity, Measurement, QueueDepth, Tag, Uptime
@@ -20,6 +22,7 @@ from openclaw_exporter.plugin.guard import Guard
 from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.options import describe, read_table
 from openclaw_exporter_http_json import FieldError, Options, Page, Source
+from openclaw_exporter_http_json.chimera import read_chimera
 from openclaw_exporter_http_json.reading import Reading
 from support.proxy import DelayProxy
 
@@ -374,7 +377,15 @@ def test_a_page_older_than_max_age_is_unknown(site: Site, browser: Browser, name
         page.collect()
 
 
-@pytest.mark.parametrize("made", [None, "yesterday", "2026-01-01T00:00:00", True, {}])
+def test_a_page_from_the_future_would_never_be_stale(site: Site, browser: Browser) -> None:
+    site.says({"timestamp": time.time() + 3_600, "workers": 8})
+    with pytest.raises(ValueError, match="has a time in the future"):
+        browser.page(site.url, mapping="chimera", max_age=60).collect()
+
+
+@pytest.mark.parametrize(
+    "made", [pytest.param(10**400, id="huge"), None, "yesterday", "2026-01-01T00:00:00", True, {}]
+)
 def test_a_page_that_does_not_tell_its_age_is_unknown(site: Site, browser: Browser, made: object) -> None:
     site.says({"at": made, "n": 1})
     page = browser.page(site.url, queue_depth={"a": "/n"}, timestamp="/at", max_age=60)
@@ -445,6 +456,26 @@ def test_what_is_no_json_is_said_without_showing_it(site: Site, browser: Browser
     site.body = body
     with pytest.raises(ValueError, match=r"^http://127\.0\.0\.1:\d+/status is no JSON$"):
         browser.page(site.url, queue_depth={"a": "/n"}).collect()
+
+
+def test_headers_that_never_end_are_cut_off(browser: Browser) -> None:
+    """Each piece comes in time, and the whole never."""
+
+    def drip() -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.02)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=drip)
+        server.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        with pytest.raises(TimeoutError, match=r"gave no answer within 0\.2 s"):
+            browser.page(url, queue_depth={"a": "/n"}, timeout=0.2).collect()
+        server.join()
 
 
 @pytest.mark.parametrize("status", [204, 404, 500, 503])
@@ -572,3 +603,24 @@ def test_every_key_is_documented_also_those_of_further_pages() -> None:
     documented = {info.key for info in describe(Options) if info.description}
     assert documented == {info.key for info in describe(Options)}
     assert {info.key for info in describe(Source)} <= documented
+
+
+NAMES = ("workers", "workers_free", "available_capacity", "capacity", "load", "status", "queue_depth", "tags")
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+VALUES = st.recursive(
+    LEAVES | st.sampled_from([10**400, 1e308, "offline", "busy"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=4) | st.just("workers"), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), VALUES) | VALUES)
+def test_no_page_breaks_the_mapping(page: object) -> None:
+    """Whatever JSON says, each field is an observation that passes, one that is refused, or an error."""
+    reading = Reading(page)
+    read_chimera(reading, "all")
+    checked = Guard().check([*reading.found.values(), *reading.problems])
+    assert {rejection.reason for rejection in checked.rejected} <= {"partial", "range", "name", "text"}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from openclaw_exporter.errors import ConfigError
 from openclaw_exporter.plugin import Capacity, Measurement, QueueDepth, Tag, Uptime
@@ -344,3 +346,33 @@ def test_options_are_documented_and_wrong_ones_are_named(tmp_path: Path) -> None
     assert load_plugins({}, only={"textfile"}).collectors == ()
     (loaded,) = load_plugins({"textfile": {"directory": str(tmp_path)}}, only={"textfile"}).collectors
     assert loaded.name == "files"
+
+
+GRAMMAR = (
+    "app_x",
+    "{",
+    "}",
+    'a="b"',
+    " 1",
+    " NaN",
+    "# TYPE app_x ",
+    "counter",
+    "\n",
+    ",",
+    "\\",
+    '"',
+    "e",
+    "\x00",
+    "[",
+)
+
+
+@given(st.lists(st.sampled_from(GRAMMAR), max_size=20).map("".join), st.sampled_from((".prom", ".jsonl")))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_content_breaks_the_collector(spool: Path, text: str, kind: str) -> None:
+    """Whatever stands in a file, it is read or refused as a whole."""
+    (spool / f"a{kind}").write_text(f"{text}\n")
+    items = list(files(spool).collect())
+    errors = [item for item in items if isinstance(item, Exception)]
+    assert all(isinstance(error, FileError) for error in errors)
+    (spool / f"a{kind}").unlink()

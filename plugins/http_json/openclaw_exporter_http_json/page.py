@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +34,7 @@ class Page:
         self.name = name
         self._source = source
         self._client: httpx.Client | None = None
+        self._socket: socket.socket | None = None
 
     def collect(self) -> list[Observation | Exception]:
         """Fetch the page and return what stands on it, and an error for each field that cannot be used.
@@ -60,9 +63,11 @@ class Page:
     def close(self) -> None:
         """Close the connection."""
         client, self._client = self._client, None
-        if client is not None:
-            with suppress(Exception):
-                client.close()
+        connection, self._socket = self._socket, None
+        for part in (client, connection):
+            if part is not None:
+                with suppress(Exception):
+                    part.close()
 
     def _fetch(self) -> bytes:
         import httpx  # noqa: PLC0415 - 110 ms that the agent's start need not wait for
@@ -71,16 +76,36 @@ class Page:
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if source.token_file is not None:
             headers["Authorization"] = f"Bearer {_secret(source.token_file)}"
+        late = threading.Event()
+        watch = threading.Timer(2 * source.timeout, self._cut, (late,))
+        watch.daemon = True
+        watch.start()
         try:
             if self._client is None:
                 self._client = self._connect(httpx)
             return self._get(self._client, headers)
-        except httpx.TimeoutException:
-            self.close()
-            raise TimeoutError(f"{source.place} gave no answer within {source.timeout:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             self.close()  # the next collection reads certificate and CA again
+            if late.is_set() or isinstance(error, httpx.TimeoutException):
+                raise TimeoutError(f"{source.place} gave no answer within {source.timeout:g} s") from None
             raise ConnectionError(f"{source.place} cannot be read: {error}") from None
+        finally:
+            watch.cancel()
+
+    def _traced(self, event: str, info: dict[str, Any]) -> None:
+        """Keep the socket of a new connection at hand."""
+        if event == "connection.connect_tcp.complete":
+            if self._socket is not None:
+                self._socket.close()
+            self._socket = info["return_value"].get_extra_info("socket").dup()
+
+    def _cut(self, late: threading.Event) -> None:
+        """End a connection whose server drips, so that no time-out of a single read strikes."""
+        late.set()
+        connection = self._socket
+        if connection is not None:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _connect(self, module: Any) -> httpx.Client:
         source = self._source
@@ -106,6 +131,7 @@ class Page:
         source = self._source
         deadline = time.monotonic() + source.timeout
         request = client.build_request("GET", source.url or "", headers=headers)
+        request.extensions["trace"] = self._traced
         origin = _origin(request.url)
         for _ in range(_MAX_REDIRECTS + 1):
             response = client.send(request, stream=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -46,7 +46,7 @@ class Reading:
     def number(self, pointer: str) -> int | float | None:
         """Return a finite number."""
         value = self.value(pointer)
-        if value is None or (type(value) in (int, float) and math.isfinite(value)):
+        if value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max):
             return value  # type: ignore[no-any-return] # a number or None
         self._refuse(pointer, value, "a number")
         return None
@@ -122,15 +122,17 @@ def check_age(reading: Reading, source: Source) -> None:
     if made is None:
         raise ValueError(f"{source.place} does not tell when it was made, at {' or '.join(pointers)}")
     age = time.time() - made
+    if age < -source.max_age:
+        raise ValueError(f"{source.place} has a time in the future, so it would never be stale")
     if age > source.max_age:
         raise ValueError(f"{source.place} is {age:.0f} s old, beyond max_age = {source.max_age:g}")
 
 
 def _unix_seconds(value: object) -> float | None:
-    if type(value) in (int, float):
-        return float(value)  # type: ignore[arg-type] # one of the two
-    if isinstance(value, str):
-        with suppress(ValueError, OverflowError):
+    with suppress(ValueError, OverflowError):
+        if type(value) in (int, float):
+            return float(value)  # type: ignore[arg-type] # one of the two
+        if isinstance(value, str):
             moment = dt.datetime.fromisoformat(value)
             return moment.timestamp() if moment.tzinfo is not None else None
     return None
