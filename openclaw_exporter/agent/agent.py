@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.agent.heartbeat import NodeView
     from openclaw_exporter.agent.metrics import AgentMetrics
-    from openclaw_exporter.agent.settings import AgentConfig, NodeSettings
+    from openclaw_exporter.agent.settings import AgentConfig
     from openclaw_exporter.agent.snapshot import Snapshot
     from openclaw_exporter.client import Publisher, Report
     from openclaw_exporter.plugin.host import LoadedCollector
@@ -182,7 +182,7 @@ class Agent:
             name
             for name, changed in (
                 ("[telemetry]", old.telemetry != config.telemetry),
-                ("the resource attributes of [node]", _resource(old) != _resource(config)),
+                ("the resource attributes of [node]", old.resource != config.resource),
             )
             if changed
         ]
@@ -216,7 +216,7 @@ class Agent:
             config.telemetry,
             service="openclaw-exporter",
             node_id=self._node_id,
-            resource=_resource(config),
+            resource=config.resource,
         )
         metrics = AgentMetrics(self._telemetry.meter, self.board.read, self.view)
         self._metrics = metrics
@@ -295,20 +295,3 @@ class Agent:
         else:
             what = "publishes nothing"
         _LOGGER.info("node %s %s", self._node_id, "; ".join(part for part in (what, where) if part))
-
-
-def _resource(config: AgentConfig) -> dict[str, str]:
-    """Return what the configuration says of the resource that all metrics are about."""
-    node = config.node
-    known = {
-        "host.name": node.hostname or config.client.hostname,
-        "deployment.environment.name": node.environment,
-        "cloud.region": node.region,
-        **_tag_attributes(node),
-    }
-    return {name: value for name, value in known.items() if value}
-
-
-def _tag_attributes(node: NodeSettings) -> dict[str, str]:
-    split = (tag.partition(":") for tag in node.tags)
-    return {f"openclaw.tag.{key}": value or "true" for key, _, value in split}

@@ -171,3 +171,16 @@ class AgentConfig:
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     plugins: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     source: str = ""
+
+    @property
+    def resource(self) -> dict[str, str]:
+        """What the configuration says of the resource that all metrics are about, by attribute."""
+        node = self.node
+        tags = (tag.partition(":") for tag in node.tags)
+        known = {
+            "host.name": node.hostname or self.client.hostname,
+            "deployment.environment.name": node.environment,
+            "cloud.region": node.region,
+            **{f"openclaw.tag.{key}": value or "true" for key, _, value in tags},
+        }
+        return {name: value for name, value in known.items() if value}
