@@ -1,16 +1,17 @@
-"""Running collectors once, each on a thread of its own and no longer than its deadline."""
+"""Running collectors, each on a thread of its own and no longer than its deadline."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from openclaw_exporter.plugin.guard import Checked, Guard, Rejection
+from openclaw_exporter.errors import UserError
+from openclaw_exporter.plugin.guard import Rejection
+from openclaw_exporter.plugin.host import installed_plugins
 from openclaw_exporter.plugin.observations import Observation
-from openclaw_exporter.plugin.redaction import describe_error
+from openclaw_exporter.plugin.options import nearest
+from openclaw_exporter.plugin.runner import Run, Runner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,43 +45,51 @@ class Collected:
         return self.error is not None or bool(self.rejected)
 
 
-class _Run:
-    """One collector at work on a daemon thread, so that one that hangs cannot hold the exit."""
+def known_plugin(name: str) -> None:
+    """Hold that a plugin of this name is installed.
 
-    def __init__(self, loaded: LoadedCollector) -> None:
-        self._loaded = loaded
-        self._outcome: Checked | str | None = None
-        self._started = time.monotonic()
-        self._seconds = 0.0
-        self._thread = threading.Thread(target=self._work, name=f"collect-{loaded.name}", daemon=True)
-        self._thread.start()
+    Raises:
+        UserError: There is none; the text names the nearest.
+    """
+    installed = installed_plugins()
+    if name not in installed:
+        near = nearest(name, installed)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise UserError(f"no plugin {name!r} is installed{hint} (openclaw-exporter plugins lists them)")
 
-    def _work(self) -> None:
-        collector = self._loaded.collector
-        try:
-            outcome: Checked | str = Guard(self._loaded.series_budget).check(collector.collect())
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin does is told as its error
-            outcome = describe_error(error)
-        self._seconds = time.monotonic() - self._started
-        self._outcome = outcome
-        close = getattr(collector, "close", None)
-        if callable(close):
-            with contextlib.suppress(Exception):
-                close()
 
-    def result(self) -> Collected:
-        deadline = self._loaded.deadline
-        self._thread.join(max(0.0, self._started + deadline - time.monotonic()))
-        plugin, name, outcome = self._loaded.plugin, self._loaded.name, self._outcome
-        if outcome is None:
-            waited = time.monotonic() - self._started
-            return Collected(plugin, name, waited, error=f"not done within its deadline of {deadline:g} s")
-        if isinstance(outcome, str):
-            return Collected(plugin, name, self._seconds, error=outcome)
-        return Collected(plugin, name, self._seconds, outcome.observations, outcome.rejected)
+class Round:
+    """Collectors that run side by side, as often as they are asked to; a context manager that closes them."""
+
+    def __init__(self, collectors: Sequence[LoadedCollector]) -> None:
+        self._loaded = tuple(collectors)
+        self._runners = [
+            Runner(one.collector, deadline=one.deadline, series_budget=one.series_budget)
+            for one in collectors
+        ]
+        self._pool = ThreadPoolExecutor(max(1, len(self._runners)), thread_name_prefix="collect")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.map(Runner.close, self._runners)
+        self._pool.shutdown()
+
+    def collect(self) -> list[Collected]:
+        """Run all of them side by side and return what each yielded, in their order."""
+        runs = self._pool.map(Runner.run, self._runners)
+        return [_collected(loaded, run) for loaded, run in zip(self._loaded, runs, strict=True)]
 
 
 def collect_once(collectors: Sequence[LoadedCollector]) -> list[Collected]:
     """Run all collectors side by side and return what each yielded, in their order."""
-    runs = [_Run(loaded) for loaded in collectors]
-    return [run.result() for run in runs]
+    with Round(collectors) as once:
+        return once.collect()
+
+
+def _collected(loaded: LoadedCollector, run: Run) -> Collected:
+    error = run.error
+    if run.overdue:
+        error = f"not done within its deadline of {loaded.deadline:g} s"
+    return Collected(loaded.plugin, loaded.name, run.seconds, run.observations, run.rejected, error)

@@ -67,6 +67,9 @@ class Runner:
         collector: The collector.
         deadline: Seconds that one run, or `close()`, may take.
         series_budget: Different series that it may export over the runner's life.
+
+    Attributes:
+        overdue: Whether the last run did not end within its deadline.
     """
 
     def __init__(self, collector: Collector, *, deadline: float, series_budget: int) -> None:
@@ -74,6 +77,7 @@ class Runner:
         self.deadline = deadline
         self.series_budget = series_budget
         self.guard = Guard(series_budget)
+        self.overdue = False
         self._number = 0
         self._tasks: SimpleQueue[tuple[int, Callable[[], Checked] | None]] = SimpleQueue()
         self._outcomes: SimpleQueue[tuple[int, Run]] = SimpleQueue()
@@ -91,7 +95,15 @@ class Runner:
         return self._ask(self._collect)
 
     def close(self) -> Run:
-        """Close the collector on its own thread, where it can be closed, and end the thread."""
+        """Close the collector on its own thread, where it can be closed, and end the thread.
+
+        One that hangs is closed when it ends, and not waited for.
+        """
+        if self.overdue:
+            self._number += 1
+            self._tasks.put((self._number, self._close))
+            self._tasks.put((0, None))
+            return Run(0.0, overdue=True)
         outcome = self._ask(self._close)
         self._tasks.put((0, None))
         if not outcome.overdue:
@@ -107,8 +119,10 @@ class Runner:
                 left = max(0.0, started + self.deadline - time.monotonic())
                 number, outcome = self._outcomes.get(timeout=left)
             except Empty:
+                self.overdue = True
                 return Run(time.monotonic() - started, overdue=True)
             if number == self._number:
+                self.overdue = False
                 return outcome
 
     def _work(self) -> None:

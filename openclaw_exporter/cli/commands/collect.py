@@ -1,10 +1,9 @@
-"""`collect`: every collector once, and what it yields."""
+"""`collect`: every collector once, or again and again, and what it yields."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,27 +16,49 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.cli.collecting import Collected
     from openclaw_exporter.plugin.host import LoadedPlugins
-    from openclaw_exporter.plugin.observations import Observation
 
 
 @click.command(name="collect")
 @click.argument("plugin", required=False)
 @config_option
 @json_option
+@click.option("--watch", is_flag=True, help="Collect again and again, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 86_400),
+    metavar="S",
+    help="Seconds between two collections of --watch; without it the shortest of the collectors' own.",
+)
 @click.pass_context
-def command(context: click.Context, *, plugin: str | None, config: Path | None, as_json: bool) -> None:
+def command(
+    context: click.Context,
+    *,
+    plugin: str | None,
+    config: Path | None,
+    as_json: bool,
+    watch: bool,
+    interval: float | None,
+) -> None:
     """Run the collectors once, or those of one PLUGIN, and show what they yield.
 
-    Ends with 1 if a plugin did not load, or a collector failed or yielded something that was refused.
+    Ends with 1 if a plugin did not load, or a collector failed or yielded something that was refused. With
+    --watch it shows that live: a table on a terminal, else a line for each observation, or with --json for
+    each round.
     """
     from openclaw_exporter.cli.collecting import collect_once  # noqa: PLC0415 - only where the command runs
+    from openclaw_exporter.cli.rows import described  # noqa: PLC0415
 
+    if interval is not None and not watch:
+        raise click.UsageError("--interval belongs to --watch", context)
     loaded = _load(plugin, config)
+    if watch:
+        _watch(loaded, interval, as_json=as_json)
+        return
     collected = collect_once(loaded.collectors)
     if as_json:
         print_json(
             {
-                "collectors": [_as_json(one) for one in collected],
+                "collectors": [described(one) for one in collected],
                 "failures": [
                     {"plugin": failure.plugin, "error": failure.message} for failure in loaded.failures
                 ],
@@ -55,61 +76,37 @@ def command(context: click.Context, *, plugin: str | None, config: Path | None, 
 
 
 def _load(plugin: str | None, config: Path | None) -> LoadedPlugins:
-    from openclaw_exporter.config import load  # noqa: PLC0415 - only where the command runs
-    from openclaw_exporter.plugin.host import installed_plugins, load_plugins  # noqa: PLC0415
-    from openclaw_exporter.plugin.options import nearest  # noqa: PLC0415
+    from openclaw_exporter.cli.collecting import known_plugin  # noqa: PLC0415 - only where the command runs
+    from openclaw_exporter.config import load  # noqa: PLC0415
+    from openclaw_exporter.plugin.host import load_plugins  # noqa: PLC0415
 
     tables = load(config, os.environ, services=()).plugins
-    installed = installed_plugins()
-    if plugin is not None and plugin not in installed:
-        near = nearest(plugin, installed)
-        hint = f"; did you mean {near!r}?" if near else ""
-        raise UserError(f"no plugin {plugin!r} is installed{hint} (openclaw-exporter plugins lists them)")
+    if plugin is not None:
+        known_plugin(plugin)
     loaded = load_plugins(tables, only=None if plugin is None else {plugin}, source=str(config or ""))
     if plugin is not None and not any(info.enabled for info in loaded.plugins):
         raise UserError(f"the plugin {plugin!r} is disabled: plugins.{plugin}.enabled is false")
     return loaded
 
 
-def _as_json(one: Collected) -> dict[str, Any]:
-    return {
-        "plugin": one.plugin,
-        "collector": one.name,
-        "seconds": round(one.seconds, 4),
-        "error": one.error,
-        "observations": [
-            {"type": type(observation).__name__} | dataclasses.asdict(observation)
-            for observation in one.observations
-        ],
-        "refused": [dataclasses.asdict(rejection) for rejection in one.rejected],
-    }
+def _watch(loaded: LoadedPlugins, interval: float | None, *, as_json: bool) -> None:
+    from openclaw_exporter.cli.watching import watch  # noqa: PLC0415 - only where the command runs
+
+    for failure in loaded.failures:
+        click.echo(failure.message, err=True)
+    if not loaded.collectors:
+        raise UserError("there is no collector to watch (openclaw-exporter plugins tells why)")
+    watch(loaded.collectors, interval, as_json=as_json)
 
 
 def _show(one: Collected) -> None:
+    from openclaw_exporter.cli.rows import COLUMNS, row  # noqa: PLC0415 - only where the command runs
+
     click.echo(f"{one.plugin}/{one.name}: {len(one.observations)} observations in {one.seconds:.3f} s")
     if one.error:
         click.echo(f"  failed: {one.error}")
     for rejection in one.rejected:
         click.echo(f"  refused ({rejection.reason}): {rejection.detail}")
     if one.observations:
-        print_table(("observation", "what", "value", "unit"), map(_row, one.observations))
+        print_table(COLUMNS, map(row, one.observations))
     click.echo()
-
-
-def _row(observation: Observation) -> tuple[object, ...]:
-    from openclaw_exporter.plugin import Capacity, Measurement, QueueDepth, Tag, Uptime  # noqa: PLC0415
-
-    match observation:
-        case Capacity():
-            return "capacity", observation.resource, observation.amount, ""
-        case QueueDepth():
-            age = "" if observation.oldest_age is None else f", oldest {observation.oldest_age:.1f} s"
-            return "queue depth", observation.topic, f"{observation.depth}{age}", "{message}"
-        case Uptime():
-            return "uptime", "", round(observation.seconds, 1), "s"
-        case Tag():
-            return "tag", observation.key, observation.value, ""
-        case Measurement():
-            named = ", ".join(f"{key}={value}" for key, value in observation.attributes.items())
-            what = f"{observation.name}{{{named}}}" if named else observation.name
-            return observation.kind, what, observation.value, observation.unit

@@ -1,8 +1,9 @@
-"""`plugins`: what is installed, what loads, and why the rest does not."""
+"""`plugins`: what is installed, what loads, why the rest does not; a new one; whether one conforms."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,16 +12,73 @@ from openclaw_exporter.cli.options import config_option, json_option
 from openclaw_exporter.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from openclaw_exporter.plugin.host import LoadedPlugins, PluginInfo
 
 
-@click.command(name="plugins")
+@click.group(name="plugins", invoke_without_command=True)
 @config_option
 @json_option
-def command(*, config: Path | None, as_json: bool) -> None:
+@click.pass_context
+def command(context: click.Context, *, config: Path | None, as_json: bool) -> None:
     """List the plugins that are installed, with their collectors and options."""
+    if context.invoked_subcommand is None:
+        _list(config, as_json=as_json)
+
+
+@command.command(name="new")
+@click.argument("name")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="D",
+    help="Where it goes; without it a new directory, openclaw-exporter-NAME.",
+)
+def new(*, name: str, directory: Path | None) -> None:
+    """Write a distribution with a plugin NAME: a module, its test with the kit, and a README."""
+    from openclaw_exporter.cli.plugin_template import words_for, write  # noqa: PLC0415 - only where it runs
+
+    place = directory or Path(words_for(name)["distribution"])
+    for path in write(name, place):
+        click.echo(path)
+    click.echo(f"next: pip install -e {place} && openclaw-exporter plugins check {name}", err=True)
+
+
+@command.command(name="check")
+@click.argument("name")
+@config_option
+@json_option
+@click.option(
+    "--runs",
+    type=click.IntRange(8, 100_000),
+    default=40,
+    show_default=True,
+    help="How many times each collector collects, at least.",
+)
+@click.pass_context
+def check(context: click.Context, *, name: str, config: Path | None, as_json: bool, runs: int) -> None:
+    """Run the conformance kit on the installed plugin NAME, with its options from the configuration.
+
+    Ends with 1 if a rule is broken; warnings and notes break none.
+    """
+    from openclaw_exporter.cli import checking  # noqa: PLC0415 - only where the command runs
+    from openclaw_exporter.cli.collecting import known_plugin  # noqa: PLC0415
+    from openclaw_exporter.config import load  # noqa: PLC0415
+    from openclaw_exporter.plugin.testing import check_plugin  # noqa: PLC0415
+
+    if config is None and context.parent is not None:
+        config = context.parent.params["config"]
+    known_plugin(name)
+    tables = load(config, os.environ, services=()).plugins
+    report = check_plugin(name, tables, runs=runs, source=str(config or ""))
+    if as_json:
+        print_json(checking.as_json(report))
+    else:
+        checking.show(report)
+    if not report.passed:
+        context.exit(1)
+
+
+def _list(config: Path | None, *, as_json: bool) -> None:
     from openclaw_exporter.config import load  # noqa: PLC0415 - only where the command runs
     from openclaw_exporter.plugin.host import load_plugins  # noqa: PLC0415
 
