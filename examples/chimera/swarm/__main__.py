@@ -1,7 +1,7 @@
 """Start the swarm, or one of its members: `python -m swarm --layout list --workers 4 --rate 5`.
 
-Every member is a process of its own with its role in its command line. Whoever dies stays away, so that it can
-be seen from outside; the rest go on. An interrupt (Ctrl-C) or SIGTERM ends all of them.
+Every member is a process of its own with its role in its command line. Whoever dies stays away, so that it
+can be seen from outside; the rest go on. An interrupt (Ctrl-C) or SIGTERM ends all of them.
 """
 
 from __future__ import annotations

@@ -74,11 +74,15 @@ class Options:
         worker_consumers: Topics whose streams' consumers are the workers.
         consumer_names: A regular expression that the names of this node's consumers begin with.
         consumer_idle: Seconds without a sign of a consumer after which it counts as gone. Take more than one
-            task lasts, or than a consumer blocks in XREADGROUP, whichever is longer.
+            task lasts, or than a consumer blocks in XREADGROUP, whichever is longer. Before Redis 7.2 a
+            consumer that waits at an empty stream gives none, so one that dies there counts until there is
+            work again.
         busy_from: Topics whose messages in work tell how many workers are busy, so that `available_slots` is
-            workers less busy ones: consumers of a stream that hold unacknowledged entries, and what Celery
-            (all queues of one Redis database), RQ or BullMQ has started. Except for consumers, whose names
-            can be told apart, they count the work of all nodes: use it where this node is the only one.
+            workers less busy ones: consumers of a stream that hold unacknowledged entries, what RQ or BullMQ
+            has started, and Celery's unacknowledged tasks of all queues in its Redis database (right with
+            `task_acks_late` and `worker_prefetch_multiplier = 1`; else they are those that workers have
+            reserved). Except for consumers, whose names can be told apart, this counts the work of all nodes:
+            use it where this node is the only one.
         blocked_hint: Whether `available_slots` is at most the number of clients that block in Redis. A hint:
             a judge and the workers of other nodes block as well.
         drain_window: Seconds of depths that a topic's drain estimate is made from; 0 for none.

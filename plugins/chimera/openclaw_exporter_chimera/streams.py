@@ -8,8 +8,9 @@ come before unread ones.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from openclaw_exporter_chimera.stamps import earliest
 
@@ -32,7 +33,7 @@ class Consumer:
     Attributes:
         name: Its name.
         pending: Entries that it holds.
-        idle: Seconds since it last asked for entries.
+        idle: Seconds for which it gave no sign although it could have.
     """
 
     name: bytes
@@ -92,8 +93,9 @@ class Stream:
             depth = None
         else:
             depth = max((group.pending + (group.lag or 0) for group in groups), default=length)
-        oldest = _oldest(groups, more) if depth != 0 else None
-        return cls(groups, depth, oldest, _consumers(more))
+        ahead = _unread(groups, more)
+        oldest = _oldest(groups, more, ahead) if depth != 0 else None
+        return cls(groups, depth, oldest, _consumers(more, ahead))
 
 
 def stream_commands(key: bytes, delivered: Mapping[bytes, bytes], *, consumers: bool) -> list[Command]:
@@ -109,27 +111,44 @@ def stream_commands(key: bytes, delivered: Mapping[bytes, bytes], *, consumers: 
     return commands
 
 
-def _oldest(groups: tuple[Group, ...], more: list[tuple[Command, Any]]) -> float | None:
+def _unread(groups: tuple[Group, ...], more: list[tuple[Command, Any]]) -> dict[bytes, float]:
+    """Return the time of the first entry that each group has not read, where there is one and it is known.
+
+    What was asked for is the entry after the one that the group had read the last time. It may have read on
+    since; then the entry tells nothing.
+    """
+    names = [command[2] for command, _ in more if command[0] == b"XPENDING"]
+    entries = [answer for command, answer in more if command[0] == b"XRANGE"]
+    found = dict(zip(names, entries, strict=False))
+    times: dict[bytes, float] = {}
+    for group in groups:
+        entry: Any = found.get(group.name)
+        if _given(entry) and _number(entry[0][0]) > _number(group.delivered):
+            times[group.name] = _added(entry[0][0])
+    return times
+
+
+def _oldest(
+    groups: tuple[Group, ...], more: list[tuple[Command, Any]], unread: Mapping[bytes, float]
+) -> float | None:
     """Return the time of the oldest entry that any group has not done with, where all of them tell."""
-    pending = {command[2]: answer for command, answer in more if command[0] == b"XPENDING"}
-    unread = [answer for command, answer in more if command[0] == b"XRANGE"]
     if not groups:
-        return _added(unread[0][0][0]) if unread and _given(unread[0]) else None
-    following_entries = dict(zip(pending, unread, strict=False))
+        first = [answer for command, answer in more if command[0] == b"XRANGE"]
+        return _added(first[0][0][0]) if first and _given(first[0]) else None
+    pending: dict[Any, Any] = {command[2]: answer for command, answer in more if command[0] == b"XPENDING"}
     times: list[float | None] = []
     for group in groups:
         held: Any = pending.get(group.name)
-        ahead: Any = following_entries.get(group.name)
         if group.pending:
             times.append(_added(held[1]) if _given(held) and held[1] else None)
         elif group.lag != 0:
-            # The group may have read on since the id was remembered; then the entry tells nothing.
-            waits = _given(ahead) and _number(ahead[0][0]) > _number(group.delivered)
-            times.append(_added(ahead[0][0]) if waits else None)
+            times.append(unread.get(group.name))
     return None if None in times else earliest(times)
 
 
-def _consumers(more: list[tuple[Command, Any]]) -> tuple[Consumer, ...] | Exception:
+def _consumers(
+    more: list[tuple[Command, Any]], unread: Mapping[bytes, float]
+) -> tuple[Consumer, ...] | Exception:
     consumers: list[Consumer] = []
     for command, answer in more:
         if command[:2] != (b"XINFO", b"CONSUMERS"):
@@ -138,10 +157,31 @@ def _consumers(more: list[tuple[Command, Any]]) -> tuple[Consumer, ...] | Except
             if "NOGROUP" in str(answer):
                 continue  # the group is gone, and its consumers with it
             return answer
-        for item in answer:
-            said = dict(zip(item[::2], item[1::2], strict=True))
-            consumers.append(Consumer(said[b"name"], int(said[b"pending"]), int(said[b"idle"]) / 1_000))
+        listed = [dict(zip(item[::2], item[1::2], strict=True)) for item in answer]
+        since = unread.get(cast("bytes", command[3]))
+        waits = 0.0 if since is None else time.time() - since
+        excused = _excused(listed, waits)
+        consumers += [
+            Consumer(said[b"name"], int(said[b"pending"]), int(said[b"idle"]) / 1_000 - excused)
+            for said in listed
+        ]
     return tuple(consumers)
+
+
+def _excused(listed: list[dict[Any, Any]], waits: float) -> float:
+    """Return the seconds of silence that prove nothing.
+
+    From 7.2 on (where `inactive` is told as well) Redis notes each time that a consumer asks. Before, it
+    notes only that one was given an entry, and who waits at an empty stream cannot be told from who has died.
+    There the silence counts from when another was given one, or an entry has begun to wait unread.
+
+    Args:
+        listed: The group's consumers.
+        waits: Seconds that an entry waits unread.
+    """
+    if not listed or b"inactive" in listed[0]:
+        return 0.0
+    return max(0.0, min(int(said[b"idle"]) for said in listed) / 1_000 - waits)
 
 
 def count_unsure(

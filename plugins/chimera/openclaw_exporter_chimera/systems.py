@@ -9,8 +9,9 @@ What these write was looked at with Celery 5.7 (Kombu 5.7), RQ 3.0, arq 0.28 and
 | arq | sorted set `NAME` (`arq:queue`) by the time it is due | | the score, in ms |
 | BullMQ | lists `bull:NAME:wait`, `:paused`; set `:prioritized` | list `:active` | in `bull:NAME:ID` |
 
-A delayed job (BullMQ's `:delayed`, RQ's `rq:scheduled:NAME`) does not wait for a worker yet, and arq's set
-holds those that are due later beside the others: they count there.
+Celery's workers reserve tasks: those leave the list before they are worked on. A delayed job (BullMQ's
+`:delayed`, RQ's `rq:scheduled:NAME`) does not wait for a worker yet, and arq's set holds those that are due
+later beside the others: they count there.
 """
 
 from __future__ import annotations
