@@ -105,11 +105,11 @@ def test_prometheus_text_becomes_measurements_with_units(spool: Path) -> None:
     assert errors == []
     assert found == [
         Measurement("backup.last_run_timestamp", 1.7e9, "s", "gauge", {"database": 'a"b'}),
-        Measurement("backup.runs", 12, "", "counter", {"result": "ok"}),
-        Measurement("backup.runs", 1, "", "counter", {"result": "failed"}),
-        Measurement("backup.errors", 2, "", "counter"),
+        Measurement("backup.runs", 12, "{event}", "counter", {"result": "ok"}),
+        Measurement("backup.runs", 1, "{event}", "counter", {"result": "failed"}),
+        Measurement("backup.errors", 2, "{event}", "counter"),
         Measurement("backup.size", 4_096, "By", "gauge"),
-        Measurement("backup.untyped", 9, "", "counter"),
+        Measurement("backup.untyped", 9, "{event}", "counter"),
         Measurement("backup.done_ratio", 0.5, "1", "gauge"),
         Measurement("smartmon.up", 1, "", "gauge"),
     ]

@@ -34,6 +34,7 @@ class Page:
         self.name = name
         self._source = source
         self._client: httpx.Client | None = None
+        self._url: httpx.URL | None = None
         self._socket: socket.socket | None = None
 
     def collect(self) -> list[Observation | Exception]:
@@ -82,6 +83,7 @@ class Page:
         watch.start()
         try:
             if self._client is None:
+                self._url = httpx.URL(source.url or "")  # taken apart once
                 self._client = self._connect(httpx)
             return self._get(self._client, headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -130,7 +132,7 @@ class Page:
         """Return the page's body, after redirects within its origin."""
         source = self._source
         deadline = time.monotonic() + source.timeout
-        request = client.build_request("GET", source.url or "", headers=headers)
+        request = client.build_request("GET", self._url or "", headers=headers)
         request.extensions["trace"] = self._traced
         origin = _origin(request.url)
         for _ in range(_MAX_REDIRECTS + 1):

@@ -69,7 +69,7 @@ def _named(file: str, name: str, kind: str) -> tuple[str, str, Kind]:
     counts = kind == "counter" or (words[-1] == "total" and kind != "gauge")
     if counts and words[-1] == "total":
         words.pop()
-    unit = "1" if words[-1] == "ratio" else _UNITS.get(words[-1], "")
+    unit = "1" if words[-1] == "ratio" else _UNITS.get(words[-1], "{event}" if counts else "")
     if words[-1] in _UNITS:
         words.pop()
     if len(words) < 2 or not words[0]:  # noqa: PLR2004 - a namespace and a name
