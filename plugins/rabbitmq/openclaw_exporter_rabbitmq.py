@@ -45,7 +45,7 @@ _PAGE_SIZE: Final = 500
 _URL_BUDGET: Final = 6_000
 """Characters of names in one request's URL; the API's web server takes a request line of 8 000."""
 
-_COLUMNS: Final = "name,state,messages_ready,messages_unacknowledged,consumers,head_message_timestamp"
+_COLUMNS: Final = "name,type,state,messages_ready,messages_unacknowledged,consumers,head_message_timestamp"
 _DOWN: Final = frozenset({"down", "crashed", "stopped", "terminated", "nodedown", "minority", "noproc"})
 _CLOCK_SLACK: Final = 60.0
 
@@ -68,7 +68,7 @@ class Options:
         queues: Topics and their queues: `worker = ["task_queue"]`, `planner = ["planner.*"]`. A name with
             `*` or `?` is a pattern (a backslash before it makes it plain). The depths of all of a topic's
             queues are added up. A plain name without a queue makes its topic unknown; a pattern without one
-            is 0.
+            is 0. A stream has no depth, because it keeps what was read; AMQP cannot tell it from a queue.
         count_unacknowledged: Count messages, too, that a consumer has and has not acknowledged yet.
         workers_from: A topic whose consumers are this node's workers, as far as one can tell: a consumer
             with an unacknowledged message counts as busy. For a topic that other nodes consume as well it
@@ -150,6 +150,7 @@ class Figures(NamedTuple):
     consumers: int | None = None
     head: float | None = None
     state: str = ""
+    kind: str = ""
 
 
 class Found(NamedTuple):
@@ -194,11 +195,15 @@ class Queues:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        self._topics: dict[str, list[str | re.Pattern[str]]] = {
+            topic: [_compiled(name) if _is_pattern(name) else _plain(name) for name in names]
+            for topic, names in options.queues.items()
+        }
         names = dict.fromkeys(name for names in options.queues.values() for name in names)
-        self._patterns = {name: _compiled(name) for name in names if _is_pattern(name)}
-        plain = [_plain(name) for name in names if name not in self._patterns]
+        patterns = [name for name in names if _is_pattern(name)]
+        plain = [_plain(name) for name in names if name not in patterns]
         self._source: Source = (
-            _Amqp(options, plain) if options.amqp else _Management(options, plain, self._patterns)
+            _Amqp(options, plain) if options.amqp else _Management(options, plain, patterns)
         )
 
     def collect(self) -> list[Observation | Exception]:
@@ -211,7 +216,7 @@ class Queues:
         """
         found = self._source.read()
         outcome: list[Observation | Exception] = []
-        for topic, names in self._options.queues.items():
+        for topic, names in self._topics.items():
             try:
                 queues = self._members(names, found)
                 outcome.append(_depth(topic, queues, unacknowledged=self._options.count_unacknowledged))
@@ -227,17 +232,16 @@ class Queues:
         """Close the connection."""
         self._source.close()
 
-    def _members(self, names: Sequence[str], found: Found) -> dict[str, Figures]:
+    def _members(self, names: Sequence[str | re.Pattern[str]], found: Found) -> dict[str, Figures]:
         """Return a topic's queues, each once however many patterns find it."""
         matches: list[str] = []
         for name in names:
-            pattern = self._patterns.get(name)
-            if pattern is None:
-                matches.append(_plain(name))
+            if isinstance(name, str):
+                matches.append(name)
             elif found.patterns_error is not None:
                 raise found.patterns_error
             else:
-                matches.extend(queue for queue in found.queues if pattern.fullmatch(queue))
+                matches.extend(queue for queue in found.queues if name.fullmatch(queue))
         members: dict[str, Figures] = {}
         for match in matches:
             figures = found.queues.get(match)
@@ -258,6 +262,8 @@ def _depth(topic: str, queues: Mapping[str, Figures], *, unacknowledged: bool) -
     for name, queue in queues.items():
         if queue.state in _DOWN:
             raise TopicError(f"queue {name!r} is {queue.state}: look after its node")
+        if queue.kind == "stream":
+            raise TopicError(f"{name!r} is a stream, which keeps what was read: its length is no backlog")
         if queue.ready is None or (unacknowledged and queue.unacknowledged is None):
             raise TopicError(
                 f"RabbitMQ has no figures of queue {name!r} yet (a new queue's take up to 5 s), or "
@@ -290,6 +296,7 @@ def _workers(queues: Mapping[str, Figures]) -> Iterator[Capacity]:
 
 class _Item(msgspec.Struct):
     name: str
+    type: str = ""
     state: str = ""
     messages_ready: int | None = None
     messages_unacknowledged: int | None = None
@@ -304,6 +311,7 @@ class _Item(msgspec.Struct):
             self.consumers,
             float(head) if isinstance(head, int) else None,
             self.state,
+            self.type,
         )
 
 
@@ -316,32 +324,34 @@ class _Page(msgspec.Struct):
 class _Management:
     """Asks the management API for a page of the queues whose names match one regular expression."""
 
-    def __init__(self, options: Options, plain: Sequence[str], patterns: Mapping[str, object]) -> None:
+    def __init__(self, options: Options, plain: Sequence[str], patterns: Sequence[str]) -> None:
         self._options = options
-        self._plain = plain
-        self._patterns = tuple(patterns)
+        self._limit = options.max_queues + len(plain)
+        expressions = [re.escape(name) for name in plain]
+        self._plain = _batches(expressions)
+        self._all = _batches([*expressions, *map(_expression, patterns)])
         self._client: httpx.Client | None = None
+        self._urls: dict[tuple[str, int], httpx.URL] = {}
 
     def read(self) -> Found:
         """Return the figures: one request, unless there are very many names or found queues."""
-        plain = [re.escape(name) for name in self._plain]
         try:
-            return Found(self._list([*plain, *map(_expression, self._patterns)]))
+            return Found(self._list(self._all))
         except TopicError as error:
-            return Found(self._list(plain), error)
+            return Found(self._list(self._plain), error)
 
     def close(self) -> None:
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
-    def _list(self, expressions: Sequence[str]) -> dict[str, Figures]:
+    def _list(self, batches: Sequence[str]) -> dict[str, Figures]:
         found: dict[str, Figures] = {}
-        for batch in _batches(expressions):
+        for batch in batches:
             number = pages = 1
             while number <= pages:
                 page = self._page(batch, number)
-                if page.filtered_count > self._options.max_queues + len(self._plain):
+                if page.filtered_count > self._limit:
                     limit = self._options.max_queues
                     raise TopicError(f"the patterns find more than max_queues = {limit} queues")
                 found |= {item.name: item.figures() for item in page.items}
@@ -352,18 +362,9 @@ class _Management:
         import httpx  # noqa: PLC0415 - the agent's start need not wait for it
 
         options = self._options
-        query: dict[str, str | int] = {
-            "page": number,
-            "page_size": _PAGE_SIZE,
-            "name": expression,
-            "use_regex": "true",
-            "columns": _COLUMNS,
-        }
         try:
             answer = self._http(httpx).get(
-                f"{options.url.rstrip('/')}/api/queues/{quote(options.vhost, safe='')}",
-                params=query,
-                auth=(options.username, options.password()),
+                self._url(httpx, expression, number), auth=(options.username, options.password())
             )
         except httpx.TimeoutException:
             raise TimeoutError(f"{options.place} gave no answer within {options.timeout:g} s") from None
@@ -374,6 +375,21 @@ class _Management:
             return msgspec.json.decode(answer.content, type=_Page)
         except msgspec.MsgspecError:
             raise ConnectionError(f"{options.place}: the answer is not the management API's") from None
+
+    def _url(self, module: Any, expression: str, number: int) -> httpx.URL:
+        """Return the address of a page; each is kept, because parsing one costs more than the rest."""
+        key = (expression, number)
+        if key not in self._urls:
+            query = {
+                "page": number,
+                "page_size": _PAGE_SIZE,
+                "name": expression,
+                "use_regex": "true",
+                "columns": _COLUMNS,
+            }
+            vhost = quote(self._options.vhost, safe="")
+            self._urls[key] = module.URL(f"{self._options.url.rstrip('/')}/api/queues/{vhost}", params=query)
+        return self._urls[key]
 
     def _http(self, module: Any) -> httpx.Client:
         if self._client is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -15,6 +16,7 @@ from openclaw_exporter.plugin import Capacity, QueueDepth
 from openclaw_exporter.plugin.guard import Guard
 from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.options import describe, read_table
+from openclaw_exporter.plugin.testing import check_collector, check_plugin, failures
 from openclaw_exporter_postgresql import Options, Queries
 from support.postgresql import PostgresServer
 from support.proxy import DelayProxy
@@ -132,6 +134,50 @@ def test_tables_that_other_processes_fill_and_drain(bench: Bench) -> None:
     assert depths(queries) == {"worker": 7, "judge": 5}
     elsewhere(bench.server, "DELETE FROM tasks")
     assert depths(queries) == {"worker": 0, "judge": 0}
+
+
+def test_readings_hold_while_others_fill_and_drain(bench: Bench) -> None:
+    queries = bench.queries(queries={"worker": PENDING})
+    # Every transaction fills or drains seven at once, so no reading may show anything between.
+    program = f"""
+import psycopg
+with psycopg.connect({bench.server.owner!r}, autocommit=True) as connection:
+    for number in range(1, 301):
+        connection.execute("INSERT INTO tasks (status) SELECT 'pending' FROM generate_series(1, 7)")
+        if number % 3 == 0:
+            connection.execute("DELETE FROM tasks WHERE id IN (SELECT id FROM tasks ORDER BY id LIMIT 14)")
+"""  # noqa: S608 - our own text
+    seen: set[int] = set()
+    with subprocess.Popen((sys.executable, "-c", program)) as process:
+        while process.poll() is None:
+            seen.add(depths(queries)["worker"])
+    assert process.returncode == 0
+    assert seen
+    assert all(depth % 7 == 0 and depth <= 7 * 300 for depth in seen)
+    assert depths(queries) == {"worker": 7 * 300 - 14 * 100}
+
+
+def test_it_passes_the_conformance_kit(bench: Bench) -> None:
+    with DelayProxy(bench.server.port) as proxy:
+
+        @contextmanager
+        def silence() -> Iterator[None]:
+            proxy.freeze()
+            yield
+            proxy.thaw()
+
+        table = {
+            "dsn": bench.server.dsn(port=proxy.port),
+            "password_file": str(bench.secret),
+            "queries": {"worker": PENDING},
+            "timeout": 1.0,
+        }
+        bench.fill(2)
+        report = check_plugin("postgresql", {"postgresql": table}, runs=12)
+        assert [failures(found) for found in (report.findings, *report.collectors.values())] == [(), ()]
+        queries = Queries(read_table(Options, table, key=""))
+        findings = check_collector(queries, runs=8, break_source=silence)
+        assert failures(findings) == ()
 
 
 def test_the_second_column_is_the_oldest_tasks_age(bench: Bench) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import amqp
@@ -17,6 +19,7 @@ from openclaw_exporter.plugin import Capacity, QueueDepth
 from openclaw_exporter.plugin.guard import Guard
 from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.options import describe, read_table
+from openclaw_exporter.plugin.testing import check_collector, check_plugin, failures
 from openclaw_exporter_rabbitmq import Options, Queues
 from support.proxy import DelayProxy
 from support.rabbitmq import RabbitServer
@@ -135,6 +138,60 @@ for name, count in (("fd.tasks", 4), ("fd.more", 2), ("fd.quorum", 5)):
     bench.channel.queue_purge("fd.tasks")
 
 
+def test_readings_hold_while_others_fill_and_drain(bench: Bench, url: str) -> None:
+    bench.declare("live")
+    bench.channel.queue_purge("live")
+    queues = bench.queues(url=url, queues={"worker": ["live"]})
+    become(queues, {"worker": 0})
+    # Fills up to 40 and drains down to 0, four times, then leaves 9.
+    program = """
+for up, down in ((40, 40),) * 4 + ((9, 0),):
+    for _ in range(up): c.basic_publish(amqp.Message("task"), routing_key="live")
+    for _ in range(down):
+        while (message := c.basic_get("live", no_ack=True)) is None: pass
+"""
+    seen: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(elsewhere, bench.server, program)
+        while not work.done():
+            seen.append(partial(queues)[0]["worker"])
+        work.result()
+    assert seen
+    assert all(0 <= depth <= 40 for depth in seen)
+    become(queues, {"worker": 9})
+
+
+def test_a_stream_is_no_backlog(bench: Bench) -> None:
+    bench.declare("log", **{"x-queue-type": "stream"})
+    bench.declare("log.beside")
+    queues = bench.queues(queues={"bad": ["log"], "good": ["log.beside"]})
+    wait_until(lambda: partial(queues)[0], timeout=30, what="the first figures")
+    known, (error,) = partial(queues)
+    assert known == {"good": 0}
+    assert error == "topic 'bad': 'log' is a stream, which keeps what was read: its length is no backlog"
+
+
+def test_it_passes_the_conformance_kit(bench: Bench, url: str) -> None:
+    bench.declare("conforming")
+    scheme = url.partition(":")[0]
+    port = bench.server.management_port if scheme == "http" else bench.server.port
+    with DelayProxy(port) as proxy:
+
+        @contextmanager
+        def silence() -> Iterator[None]:
+            proxy.freeze()
+            yield
+            proxy.thaw()
+
+        table = {"url": f"{scheme}://127.0.0.1:{proxy.port}", "queues": {"worker": ["conforming"]}}
+        become(bench.queues(url=url, queues=table["queues"]), {"worker": 0})
+        report = check_plugin("rabbitmq", {"rabbitmq": table}, runs=12)
+        assert [failures(found) for found in (report.findings, *report.collectors.values())] == [(), ()]
+        queues = Queues(read_table(Options, {**table, "timeout": 0.5}, key=""))
+        findings = check_collector(queues, runs=8, break_source=silence)
+        assert failures(findings) == ()
+
+
 def test_a_missing_queue_costs_its_own_topic_and_the_remedy_is_named(bench: Bench, url: str) -> None:
     bench.declare("there")
     queues = bench.queues(url=url, queues={"worker": ["there"], "judge": ["missing"], "more": ["missing2"]})
@@ -170,22 +227,39 @@ def test_patterns_find_queues_by_their_exact_names(bench: Bench) -> None:
     assert errors == ["topic 'all': the patterns find more than max_queues = 3 queues"]
 
 
-def test_one_request_reads_all_queues_and_many_names_take_few(bench: Bench) -> None:
-    names = [f"many.{'n' * 60}.{number}" for number in range(510)]
+def test_one_request_reads_all_queues_and_many_take_few(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"many.{'n' * 60}.{number}" for number in range(120)]
     bench.declare(*names, durable=False)
-    topics = {f"t{n}": names[20 * n : 20 * n + 20] for n in range(25)}
-    some = bench.queues(queues={"worker": names[:20], "judge": ["many.*"]})
-    become(some, {"worker": 0, "judge": 0})
-    source = some._source
-    assert isinstance(source, rabbitmq._Management)
+    bench.publish(names[0], 2)
+    bench.publish(names[-1], 3)
     asked: list[str] = []
-    client = source._client
-    assert client is not None
-    client.event_hooks["request"].append(lambda request: asked.append(str(request.url)))
-    become(some, {"worker": 0, "judge": 0})
-    assert [url.count("page=2") for url in asked] == [0, 1] * (len(asked) // 2)  # 510 queues are two pages
-    become(bench.queues(queues={"worker": names[:20]}), {"worker": 0})
-    become(bench.queues(queues=topics), dict.fromkeys(topics, 0))
+
+    def watched(queues: Queues) -> Queues:
+        source = queues._source
+        assert isinstance(source, rabbitmq._Management)
+        source._http(httpx).event_hooks["request"].append(lambda request: asked.append(str(request.url)))
+        return queues
+
+    one = watched(bench.queues(queues={"worker": names[:20], "judge": ["many.*"]}))
+    become(one, {"worker": 2, "judge": 5})
+    asked.clear()
+    one.collect()
+    assert len(asked) == 1
+    # More names than one URL may hold.
+    several = watched(bench.queues(queues={"worker": names}))
+    become(several, {"worker": 5})
+    asked.clear()
+    several.collect()
+    assert len(asked) == 2
+    assert 4_000 < max(map(len, asked)) < 8_000
+    # More queues than one page may hold.
+    monkeypatch.setattr(rabbitmq, "_PAGE_SIZE", 50)
+    paged = watched(bench.queues(queues={"judge": ["many.*"]}))
+    asked.clear()
+    assert partial(paged) == ({"judge": 5}, [])
+    assert [httpx.URL(url).params["page"] for url in asked] == ["1", "2", "3"]
     for name in names:
         bench.channel.queue_delete(name)
 
