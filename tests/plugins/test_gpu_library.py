@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from support import skip
+from support.command import Command
+from support.ports import free_port
+from support.wait import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LIBRARY = r"""
@@ -65,7 +71,12 @@ int nvmlDeviceGetMemoryInfo(device d, memory *m) {
     return OK;
 }
 int nvmlDeviceGetTemperature(device d, int sensor, unsigned int *t) { *t = 41; return sensor ? 2 : OK; }
-int nvmlDeviceGetPowerUsage(device d, unsigned int *p) { *p = 350500; return OK; }
+int nvmlDeviceGetPowerUsage(device d, unsigned int *p) {
+    if (scene("hang")) sleep(30);
+    if (scene("crash")) _exit(139);
+    *p = 350500;
+    return OK;
+}
 int nvmlDeviceGetTotalEccErrors(device d, int kind, int counter, unsigned long long *n) {
     *n = (5ULL << 32) + kind;
     return counter == 1 ? OK : 2;
@@ -185,3 +196,76 @@ def test_a_library_without_a_driver_is_absent_only_without_a_sign_of_a_gpu(
     for (error,) in rounds(library, machine, "no driver"):
         assert error.startswith("Driver Not Loaded, but ")
         assert error.endswith("dev/nvidia0 shows an NVIDIA device or driver")
+
+
+def scraped(port: int) -> str:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    except httpx.TransportError:
+        return ""
+
+
+def healthy(text: str, collector: str) -> str:
+    """Return `openclaw_collector_healthy` of one collector, or nothing where it is not there yet."""
+    found = re.search(
+        rf'^openclaw_collector_healthy{{.*openclaw_collector="{collector}".*}} (.*)$', text, re.MULTILINE
+    )
+    return found[1] if found else ""
+
+
+@pytest.fixture
+def agent(library: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[int, Command]]:
+    """A running agent on the driver's library in this scene, and the port of its metrics."""
+    port = free_port()
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        f"""
+[openclaw]
+enabled = false
+state_dir = "{tmp_path}/state"
+[telemetry.prometheus]
+port = {port}
+[plugins.gpu]
+interval = 1
+deadline = 0.5
+[plugins.system]
+interval = 1
+"""
+    )
+    environment = {"LD_LIBRARY_PATH": str(library), "SCENE": request.param}
+    agent = Command(("agent", "--config", str(config)), tmp_path / "log", environment)
+    agent.start()
+    yield port, agent
+    agent.stop()
+
+
+@pytest.mark.parametrize("agent", [""], indirect=True)
+def test_the_agent_shows_what_the_driver_says(agent: tuple[int, Command]) -> None:
+    port, _ = agent
+    text = wait_until(lambda: found if healthy(found := scraped(port), "gpus") == "1.0" else "")
+    assert re.search(r'^hw_power_watts{.*hw_name="gpu0".*} 350\.5$', text, re.MULTILINE)
+    assert re.search(r'^openclaw_node_capacity{.*openclaw_resource="gpus".*} 1(\.0)?$', text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("agent", ["hang", "crash"], indirect=True)
+def test_a_driver_call_that_hangs_or_crashes_costs_the_gpus_alone(agent: tuple[int, Command]) -> None:
+    """The GPUs are unknown, their collector is named, and every other one goes on."""
+    port, command = agent
+    failed = r'^openclaw_collector_errors_total{.*openclaw_collector="gpus".*} [1-9]'
+    text = wait_until(
+        lambda: found if re.search(failed, found := scraped(port), re.MULTILINE) else "",
+        what="an error of the GPUs' collector",
+    )
+    assert [healthy(text, name) for name in ("gpus", "host", "filesystem")] == ["0.0", "1.0", "1.0"]
+    assert "hw_" not in text
+    assert 'openclaw_resource="gpus"' not in text
+    before = cpu_seconds(text)
+    wait_until(lambda: cpu_seconds(scraped(port)) > before, what="the next collection of the others")
+    assert "gpus" in command.text()
+
+
+def cpu_seconds(text: str) -> float:
+    """Return the CPU time that the agent's own process has used, by its metrics."""
+    return sum(
+        float(value) for value in re.findall(r"^process_cpu_time_seconds_total{.*} (.*)$", text, re.MULTILINE)
+    )
