@@ -1,22 +1,38 @@
 """The example's own test. Run it where the plugin is installed: `pip install -e . && pytest`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from openclaw_hello_plugin import Options, Spool
 
 from openclaw_exporter.plugin import QueueDepth
+from openclaw_exporter.plugin.testing import Collected, assert_conforms, assert_observation
 
 
-def test_the_files_are_counted(tmp_path: Path) -> None:
+@pytest.fixture
+def collector(tmp_path: Path) -> Spool:
+    """The collector under test: a spool directory with two files."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    for name in ("one", "two"):
+        (spool / name).touch()
+    return Spool(Options(spool, "letters"))
+
+
+def test_the_files_are_counted(collected: Collected) -> None:
     """Two files are a depth of two."""
-    (tmp_path / "one").touch()
-    (tmp_path / "two").touch()
-    found = list(Spool(Options(tmp_path, "letters")).collect())
-    assert found == [QueueDepth("letters", 2)]  # noqa: S101 - a test
+    assert_observation(collected, QueueDepth("letters", 2))
 
 
-def test_a_missing_directory_is_unknown_and_not_zero(tmp_path: Path) -> None:
+def test_it_conforms_and_a_missing_directory_is_unknown_and_not_zero(collector: Spool) -> None:
     """To raise is how a collector says that it does not know."""
-    with pytest.raises(FileNotFoundError):
-        list(Spool(Options(tmp_path / "none")).collect())
+
+    @contextmanager
+    def taken_away() -> Iterator[None]:
+        aside = collector.options.directory.rename(collector.options.directory.with_name("aside"))
+        yield
+        aside.rename(collector.options.directory)
+
+    assert_conforms(collector, break_source=taken_away)

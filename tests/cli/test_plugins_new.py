@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 import tomllib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from openclaw_exporter import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,3 @@
+"""Loads the kit that openclaw-exporter brings for the authors of plugins."""
+
+pytest_plugins = ["openclaw_exporter.plugin.testing"]
