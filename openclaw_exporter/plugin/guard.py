@@ -42,8 +42,7 @@ class Rejection:
     """One item that was refused.
 
     Attributes:
-        reason: A short stable word, the metrics' `error.type`: `type`, `range`, `name`, `text`, `unit`,
-            `attributes`, `conflict`, `duplicate`, `budget`, `flood` or `partial`.
+        reason: A short stable word, the metrics' `error.type`: one of `rules.Reason`.
         detail: What was refused and why, in one line.
     """
 

@@ -6,7 +6,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 from openclaw_exporter.errors import OpenClawError
 from openclaw_exporter.plugin.observations import (
@@ -34,8 +34,23 @@ MAX_TAG_BYTES: Final = 128
 UNITS: Final = frozenset({"", "1", "s", "By", "Cel", "W", "J", "V", "A", "Hz", "m", "g"})
 """The base units that Prometheus names are made from in the same way on every path."""
 
-RESERVED_PREFIX: Final = "openclaw."
+RESERVED_PREFIXES: Final = ("openclaw.", "openclaw_")
 """Names of the exporter itself and of OpenClaw's gateway; a plugin's own start with another word."""
+
+Reason: TypeAlias = Literal[
+    "type",
+    "range",
+    "name",
+    "text",
+    "unit",
+    "attributes",
+    "conflict",
+    "duplicate",
+    "budget",
+    "flood",
+    "partial",
+]
+"""Why something is refused, in one word: the metrics' `error.type`."""
 
 _RESOURCE: Final = re.compile(r"[a-z][a-z0-9_.]{0,62}")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -56,7 +71,7 @@ _KINDS: Final = frozenset({"counter", "gauge", "updowncounter"})
 class RejectedError(OpenClawError):
     """An observation breaks a rule."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: Reason, detail: str) -> None:
         self.reason = reason
         self.detail = detail
         super().__init__(detail)
@@ -135,12 +150,12 @@ def _measurement(item: Measurement) -> Measurement:
 
 
 @functools.lru_cache(maxsize=1024)
-def _name_problem(name: str, unit: str) -> tuple[str, str] | None:
+def _name_problem(name: str, unit: str) -> tuple[Reason, str] | None:
     """Return reason and detail of what is wrong with a metric's name or unit, if anything is."""
     if len(name) > MAX_NAME or not _NAME.fullmatch(name):
         return "name", f"name {name[:80]!r}: allowed is lower case, dotted, such as app.queue.wait"
-    if name.startswith(RESERVED_PREFIX):
-        return "name", f"name {name}: {RESERVED_PREFIX} is reserved for the exporter itself"
+    if name.startswith(RESERVED_PREFIXES):
+        return "name", f"name {name}: names of openclaw are reserved for the exporter itself and the gateway"
     last = re.split(r"[._]", name)[-1]
     if last in _UNIT_WORDS or (last == "ratio" and unit != "1"):
         return "name", f"name {name} ends in {last!r}, which the Prometheus exporter adds by kind and unit"

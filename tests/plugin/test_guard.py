@@ -134,6 +134,7 @@ REFUSED: list[tuple[Any, str, str]] = [
     (m("app.wait.seconds", unit="s"), "name", "ends in 'seconds'"),
     (m("app.hit.ratio", unit="s"), "name", "ends in 'ratio'"),
     (m("openclaw.queue.depth"), "name", "reserved"),
+    (m("openclaw_worker.count"), "name", "reserved"),
     (m(unit="By/{request}"), "unit", "one {annotation}"),
     (m(unit="ms"), "unit", "one {annotation}"),
     (m(unit="MiB"), "unit", "one {annotation}"),

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _SHOWN: Final = 10
 _NEAR_BUDGET: Final = 0.8
-_GATEWAY_PREFIX: Final = "openclaw_"
 _SHARES: Final = (".ratio", ".utilization")
 
 
@@ -107,8 +106,6 @@ def check_names(observations: Iterable[Observation]) -> Findings:
         if len(names) > 1
     ]
     for name, (unit, kind) in sorted(units.items()):
-        if name.startswith(_GATEWAY_PREFIX):
-            found.append(Finding("names", "failure", f"{name}: openclaw_… belongs to OpenClaw's gateway"))
         if unit == "1" and not name.endswith(_SHARES):
             text = f"{name} has unit '1': a share ends in .ratio, a count has an {{annotation}}"
             found.append(Finding("names", "warning", text))
