@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.rate import RateLimit
     from openclaw_exporter.receiver.settings import ReceiverSettings
     from openclaw_exporter.wire.certificates import PeerCertificate
+    from openclaw_exporter.wire.heartbeat import Heartbeat
 
     T = TypeVar("T")
 
@@ -104,21 +105,7 @@ class Intake:
         if wait > 0:
             detail = "the node publishes more often than it may"
             raise RefusedError("rate-limited", detail, retry_after=int(wait) + 1)
-        order = self._order(fields)
-        payload = encode(heartbeat)
-        arrival = Arrival(
-            node_id=heartbeat.node_id,
-            payload=payload,
-            digest=digest(payload),
-            tags=tuple(map(intern, heartbeat.tags)),
-            version=intern(heartbeat.version),
-            slots=int(heartbeat.capacity["available_slots"]),
-            sent_ms=heartbeat.sent_ms,
-            sequence=order.sequence,
-            interval=order.interval,
-            replay=order.replay,
-            draining=order.draining,
-        )
+        arrival = _arrival(heartbeat, self._order(fields))
         _check_ahead(arrival, now_ms + MAX_AHEAD_MS)
         return arrival
 
@@ -167,6 +154,24 @@ class Intake:
             replay=bool(replay),
             draining=bool(draining),
         )
+
+
+def _arrival(heartbeat: Heartbeat, order: _Order) -> Arrival:
+    payload = encode(heartbeat)
+    return Arrival(
+        node_id=heartbeat.node_id,
+        payload=payload,
+        digest=digest(payload),
+        # Thousands of nodes share them.
+        tags=tuple(map(intern, heartbeat.tags)),
+        version=intern(heartbeat.version),
+        slots=int(heartbeat.capacity["available_slots"]),
+        sent_ms=heartbeat.sent_ms,
+        sequence=order.sequence,
+        interval=order.interval,
+        replay=order.replay,
+        draining=order.draining,
+    )
 
 
 def _read(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -119,6 +119,7 @@ class Service:
         self._pulse = Pulse(self.store.tick, self._second)
         self._refreshing: asyncio.Task[Any] | None = None
         self._listeners: list[Listener] = []
+        self._serving = False
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Addresses]:
@@ -142,11 +143,13 @@ class Service:
             for listener in self._listeners:
                 await listener.start()
                 ending.push_async_callback(listener.stop, STOP_SECONDS)
+            self._serving = True
             yield Addresses(api.url, admin.url if admin is not None else None)
 
     def reload(self) -> None:
         """Read certificates and keys again where they have changed."""
-        self._second()
+        if self._serving:
+            self._second()
 
     def _listen_api(self) -> Listener:
         settings = self._settings

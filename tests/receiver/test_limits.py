@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -281,6 +282,29 @@ def test_expect_continue_is_answered(scene: Running, node: Node) -> None:
         answer = raw.answer()
     assert answer is not None
     assert answer.status == 200
+
+
+def test_a_resumed_session_does_not_outlive_the_certificate(scene: Running) -> None:
+    node = scene.node(lifetime=dt.timedelta(seconds=2))
+    context = ssl.create_default_context(cafile=str(scene.pki.ca))
+    context.load_cert_chain(node.files.certificate, node.files.key)
+    # In TLS 1.2 the session is there when the handshake is.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    request = head(node, "Content-Length: 2") + b"{}"
+
+    def ask(session: ssl.SSLSession | None) -> tuple[bytes, ssl.SSLSession | None, bool | None]:
+        with (
+            socket.create_connection(("127.0.0.1", scene.port), timeout=10) as plain,
+            context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as tls,
+        ):
+            tls.sendall(request)
+            return tls.recv(12), tls.session, tls.session_reused
+
+    first, session, _ = ask(None)
+    assert first == b"HTTP/1.1 422"
+    assert ask(session)[::2] == (first, True)
+    time.sleep(2)
+    assert ask(session)[::2] == (b"HTTP/1.1 403", True)
 
 
 def test_the_connection_ends_with_its_certificate(scene: Running) -> None:

@@ -239,9 +239,6 @@ def test_a_file_that_is_lost_is_written_anew(tmp_path: Path) -> None:
     async def main() -> None:
         async with Bench(path) as bench:
             await bench.store.record(beat(1000))
-            connection = bench.database._connection
-            assert connection is not None
-            await bench.store._writer.submit(connection.close)
             for file in files_in(tmp_path):
                 file.unlink()
             with pytest.raises(StoreUnavailableError):
@@ -250,6 +247,31 @@ def test_a_file_that_is_lost_is_written_anew(tmp_path: Path) -> None:
             assert bench.store.available
         async with Bench(path, bench.clock) as again:
             assert await again.state() == "up"
+
+    run(main())
+
+
+def test_a_fault_of_our_own_answers_503_and_loses_no_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with Bench(tmp_path / "registry.sqlite") as bench:
+            await bench.store.record(beat(1, interval=30))
+            await bench.wait(59)
+
+            def failing(*_: Any, **__: Any) -> None:
+                raise ZeroDivisionError
+
+            with monkeypatch.context() as patch:
+                patch.setattr(bench.database, "commit", failing)
+                with pytest.raises(StoreUnavailableError):
+                    await bench.store.record(beat(1, node_id(2)))
+                await bench.wait(1)
+                assert await bench.state() == "late"
+            await bench.wait(1)
+            assert await bench.state() == "expired"
+            assert (await bench.store.record(beat(1, node_id(2)))).kind == "recorded"
+        assert "the registry's worker failed" in caplog.text
 
     run(main())
 

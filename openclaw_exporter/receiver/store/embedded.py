@@ -242,8 +242,13 @@ class EmbeddedStore:
     async def _commit(self, plan: Plan, *, last: bool) -> bool:
         clock_is_old = self._clock.elapsed() - self._stored_at >= _CLOCK_EVERY and bool(self._registry.nodes)
         if plan.durable or clock_is_old or last:
-            if await self._guarded("commit", partial(self._store, plan)) is None:
-                self._registry.abandon(plan)
+            stored = None
+            try:
+                stored = await self._guarded("commit", partial(self._store, plan))
+            finally:
+                if stored is None:
+                    self._registry.abandon(plan)
+            if stored is None:
                 return False
             self._stored_at = self._clock.elapsed()
         self._registry.apply(plan)

@@ -71,6 +71,7 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
+        self._inode = (0, 0)
 
     def open(self) -> tuple[float, int]:
         """Open the file, make its tables where it is new, and number a new interruption of listening.
@@ -131,7 +132,11 @@ class Database:
 
         Raises:
             sqlite3.Error: It could not be stored.
+            OSError: The file is gone.
         """
+        if _inode(self.path) != self._inode:
+            message = "the file has been moved, deleted or replaced"
+            raise sqlite3.OperationalError(message)
         with self._transaction() as connection:
             if forgotten:
                 keys = [(_blob(node_id),) for node_id in forgotten]
@@ -181,6 +186,7 @@ class Database:
     def _connect(self) -> bool:
         # Made here and not by SQLite, for its mode; the log beside it inherits that.
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        self._inode = _inode(self.path)
         self._connection = connection = sqlite3.connect(self.path, isolation_level=None, timeout=0.5)
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
@@ -227,6 +233,11 @@ class _Content(msgspec.Struct):
 
 
 _CONTENT = msgspec.json.Decoder(_Content)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _blob(node_id: str) -> bytes:
