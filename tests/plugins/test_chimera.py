@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 import redis
 
+import openclaw_exporter_chimera as chimera
 from openclaw_exporter.errors import ConfigError
 from openclaw_exporter.plugin import Capacity
 from openclaw_exporter.plugin.host import load_plugins
@@ -304,6 +307,31 @@ def test_an_acl_user_needs_few_rights_and_a_key_beyond_them_is_named(
     assert "'other'" in errors[0]
 
 
+def test_the_rights_that_the_documentation_names_are_enough(bench: Bench) -> None:
+    rights = set(re.findall(r"`([+][a-z_|]+)`", chimera.__doc__ or ""))
+    assert "+xinfo|consumers" in rights
+    rights.discard("+client|setinfo")  # Redis 7.0 does not know it
+    bench.client.execute_command("ACL", "SETUSER", "reader", "on", ">word", "~*", *rights)
+    bench.client.rpush("l", '{"created_at": 1700000000}')
+    bench.client.zadd("z", {'{"created_at": 1700000000}': 1})
+    bench.client.xgroup_create("s", "g", id="0", mkstream=True)
+    bench.client.xadd("s", {"a": 1})
+    bench.client.rpush("rq:queue:r", "job")
+    queues = bench.queues(
+        url=bench.server.url.replace("://", "://reader:word@"),
+        queues={"worker": ["l", "z"], "judge": ["s*"]},
+        systems={"planner": ["rq:r", "celery:c"]},
+        created_at=["created_at"],
+        worker_consumers=["judge"],
+        busy_from=["planner"],
+        blocked_hint=True,
+    )
+    for _ in range(3):
+        assert depths(queues) == {"worker": 2, "judge": 1, "planner": 1}
+    denied = {entry["object"] for entry in bench.client.acl_log()}
+    assert denied <= {"client", "client|setinfo"}
+
+
 def test_a_password_file_that_is_not_there_is_named(bench: Bench, tmp_path: Path) -> None:
     queues = bench.queues(queues={"worker": ["a"]}, password_file=str(tmp_path / "none"))
     with pytest.raises(PermissionError, match=r"none cannot be read: No such file"):
@@ -343,15 +371,21 @@ def test_tls_checks_the_server_against_the_configured_ca(tmp_path: Path, pki: Pk
         "--tls-key-file",
         str(files.key),
     )
-    server = RedisServer(tmp_path, *tls, "--tls-ca-cert-file", str(pki.ca), "--tls-auth-clients", "no")
+    server = RedisServer(tmp_path, *tls, "--tls-ca-cert-file", str(pki.ca), "--tls-auth-clients", "yes")
     server.start()
-    trusting = Queues(Options(url=f"rediss://127.0.0.1:{port}/0", ca=pki.ca, queues={"worker": ("a",)}))
+    url, own = f"rediss://127.0.0.1:{port}/0", pki.node(str(uuid4()))
+    table: dict[str, Any] = {"url": url, "queues": {"worker": ("a",)}}
+    shown: dict[str, Any] = {"client_certificate": own.certificate, "client_key": own.key}
+    trusting = Queues(Options(**table, **shown, ca=pki.ca))
     assert depths(trusting) == {"worker": 0}
-    strict = Queues(Options(url=f"rediss://127.0.0.1:{port}/0", queues={"worker": ("a",)}))
+    strict = Queues(Options(**table, **shown))
     with pytest.raises(ConnectionError, match="certificate verify failed"):
         strict.collect()
-    trusting.close()
-    strict.close()
+    nameless = Queues(Options(**table, ca=pki.ca))
+    with pytest.raises(ConnectionError, match="cannot be read"):
+        nameless.collect()
+    for queues in (trusting, strict, nameless):
+        queues.close()
     server.stop()
 
 

@@ -119,7 +119,7 @@ class Queues:
         given = iter(answers)
         for search, requests in steps:
             search.take([next(given) for _ in requests])
-        found = self._sources()
+        found = self._sources() if steps else sources
         new = {key: source for key, source in found.items() if key not in sources}
         if new:
             readings |= self._reader.read(way, new)[0]

@@ -63,6 +63,7 @@ class _Shape:
         return self.kind != than.kind or self.groups.keys() != than.groups.keys()
 
 
+_NEW: Final = _Shape()
 _Asked: TypeAlias = "dict[bytes, tuple[_Shape, list[Command], list[Any]]]"
 
 
@@ -111,14 +112,14 @@ class Reader:
         answers = link.run([*requests, *others])
         given = iter(answers)
         asked = {
-            key: (self._shapes.get(key, _Shape()), commands, [next(given) for _ in commands])
+            key: (self._shapes.get(key, _NEW), commands, [next(given) for _ in commands])
             for key, commands in plans.items()
         }
         return asked, list(given)
 
     def _commands(self, source: Source) -> list[Command]:
         """Return TYPE, then what tells the depth, then what tells more."""
-        key, shape = source.key, self._shapes.get(source.key, _Shape())
+        key, shape = source.key, self._shapes.get(source.key, _NEW)
         commands: list[Command] = [(b"TYPE", key)]
         if shape.kind == b"stream" and not source.work:
             commands += stream_commands(key, shape.groups, consumers=source.consumers)
@@ -154,9 +155,10 @@ class Reader:
                 continue  # a drained queue keeps its type: it will most likely be filled as the same
             now = _Shape(kind)
             if kind == shape.kind:
-                if kind == b"stream" and not source.work:
-                    now = replace(now, groups=self._group_ids(answers[2]))
                 self._refuse(key, commands, answers)
+                if kind != b"stream" or source.work:
+                    continue  # as it was
+                now = _Shape(kind, self._group_ids(answers[2]))
             self._shapes[key] = now
             if now.is_other(shape) and (kind == b"stream" or kind in _LENGTHS):
                 changed[key] = source
@@ -187,7 +189,7 @@ class Reader:
             return Reading(problem)
         if kind == b"stream":
             return self._stream(commands, answers, key)
-        return Reading(int(answers[1]), self._oldest(source, answers[2:]) if answers[1] else None)
+        return Reading(answers[1], self._oldest(source, answers[2:]) if answers[1] and answers[2:] else None)
 
     def _oldest(self, source: Source, answers: list[Any]) -> float | None:
         """Return the earliest time that the messages which were read tell."""

@@ -8,6 +8,7 @@ collection's CPU time.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Line:
             redis.ConnectionError: The other end is away, or refuses the password (`AuthenticationError`).
             redis.TimeoutError: It did not answer in time.
         """
-        self._connection.send_packed_command([b"".join(self._connection.pack_commands(commands))])
+        self._connection.send_packed_command([b"".join(map(packed, commands))])
 
     def receive(self, commands: Sequence[Command]) -> list[Any]:
         """Receive the answers to a batch.
@@ -121,6 +122,13 @@ def _exchange(batches: Mapping[Line, Sequence[Command]]) -> dict[Line, list[Any]
             if not isinstance(outcome.get(line), list):
                 line.close()  # half-read answers must not meet the next batch
     return outcome
+
+
+@lru_cache(maxsize=16_384)
+def packed(command: Command) -> bytes:
+    """Return a command as RESP has it. Most are the same in each collection, so they are kept."""
+    words = [word if isinstance(word, bytes) else b"%d" % word for word in command]
+    return b"*%d\r\n%b" % (len(words), b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words))
 
 
 def connection_settings(options: Options) -> dict[str, Any]:
