@@ -166,11 +166,14 @@ class Queries:
         except TimeoutError:
             self.close()
             raise TimeoutError(
-                f"{self._place} gave no answer within timeout = {self._options.timeout:g} s"
+                f"{self._place} gave no answer within timeout = {self._options.timeout:g} s: look after the "
+                "server, or allow it more"
             ) from None
         except psycopg.Error as error:
             self.close()
-            raise ConnectionError(f"{self._place} cannot be read: {_one_line(error)}") from None
+            raise ConnectionError(
+                f"{self._place} cannot be read ({_one_line(error)}): check dsn, and that the server runs"
+            ) from None
         if all(isinstance(result, Exception) for result in outcome):
             raise ConnectionError(f"no query at {self._place} gives a figure: {outcome[0]}")
         return outcome

@@ -367,9 +367,9 @@ class _Management:
                 self._url(httpx, expression, number), auth=(options.username, options.password())
             )
         except httpx.TimeoutException:
-            raise TimeoutError(f"{options.place} gave no answer within {options.timeout:g} s") from None
+            raise _silence(options) from None
         except httpx.HTTPError as error:
-            raise ConnectionError(f"{options.place} cannot be read: {error}") from None
+            raise _loss(options, error) from None
         _check_status(answer.status_code, options)
         try:
             return msgspec.json.decode(answer.content, type=_Page)
@@ -430,12 +430,12 @@ class _Amqp:
             self._connect(amqp, password)
             return Found(self._declare(amqp))
         except TimeoutError:
-            raise TimeoutError(f"{options.place} gave no answer within {options.timeout:g} s") from None
+            raise _silence(options) from None
         except (amqp.AccessRefused, amqp.NotAllowed) as error:
             vhost = f" in virtual host {options.vhost!r}" if isinstance(error, amqp.NotAllowed) else ""
             raise _refusal(options, vhost) from None
         except failures as error:
-            raise ConnectionError(f"{options.place} cannot be read: {error}") from None
+            raise _loss(options, error) from None
         finally:
             if self._channel is None:
                 self._drop()
@@ -498,6 +498,18 @@ def _refusal(options: Options, what: str = "") -> PermissionError:
         f"{options.place} refuses user {options.username!r}{what}: check username, password_file and "
         f"permissions{tag}"
     )
+
+
+def _silence(options: Options) -> TimeoutError:
+    seconds = f"timeout = {options.timeout:g} s"
+    return TimeoutError(
+        f"{options.place} gave no answer within {seconds}: look after the server, or allow it more"
+    )
+
+
+def _loss(options: Options, error: object) -> ConnectionError:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return ConnectionError(f"{options.place} cannot be read ({text}): check url, and that the server runs")
 
 
 def _check_status(status: int, options: Options) -> None:

@@ -344,13 +344,15 @@ def test_a_server_that_is_slow_or_silent_is_given_up_and_comes_back(bench: Bench
         proxy.delay = 0.2
         become(queues, {"worker": 0})
         proxy.delay = 5
-        with pytest.raises(TimeoutError, match=r"^RabbitMQ at .* gave no answer within 1 s$"):
+        with pytest.raises(
+            TimeoutError, match=r"^RabbitMQ at .* gave no answer within timeout = 1 s: look after"
+        ):
             queues.collect()
         proxy.delay = 0
         become(queues, {"worker": 0})
         proxy.freeze()
         for _ in range(2):
-            with pytest.raises(TimeoutError, match="gave no answer within 1 s"):
+            with pytest.raises(TimeoutError, match="gave no answer within timeout = 1 s"):
                 queues.collect()
         proxy.thaw()
         become(queues, {"worker": 0})
@@ -452,7 +454,9 @@ def test_a_stopped_server_is_unknown_and_comes_back_without_a_restart(bench: Ben
         become(queues, {"worker": 3})
     bench.server.stop()
     for queues in ways * 2:
-        with pytest.raises(ConnectionError, match=r"RabbitMQ at \S+ cannot be read: "):
+        with pytest.raises(
+            ConnectionError, match=r"RabbitMQ at \S+ cannot be read \(.*refused.*\): check url"
+        ):
             queues.collect()
     bench.server.start()
     for queues in ways:
