@@ -384,6 +384,13 @@ def test_tls_checks_the_server_against_the_configured_ca(tmp_path: Path, pki: Pk
     nameless = Queues(Options(**table, ca=pki.ca))
     with pytest.raises(ConnectionError, match="cannot be read"):
         nameless.collect()
+    missing = Queues(Options(**table, ca=tmp_path / "none.pem"))
+    with pytest.raises(PermissionError, match=r"^ca .*/none\.pem cannot be read: No such file"):
+        missing.collect()
+    (tmp_path / "empty.pem").write_text("")
+    empty = Queues(Options(**table, ca=tmp_path / "empty.pem"))
+    with pytest.raises(ConnectionError, match="cannot be read"):
+        empty.collect()
     for queues in (trusting, strict, nameless):
         queues.close()
     server.stop()

@@ -207,6 +207,16 @@ def test_a_key_that_went_ahead_of_its_slot_is_followed(cluster: RedisCluster) ->
     queues.close()
 
 
+def test_a_cluster_without_slots_is_unknown_and_not_zero(tmp_path: Path) -> None:
+    node = RedisCluster(tmp_path).nodes[0]
+    node.start()
+    queues = Queues(Options(url=node.url, mode="cluster", queues={"worker": ("q:*",)}))
+    with pytest.raises(ConnectionError, match="no master of the cluster has slots"):
+        queues.collect()
+    queues.close()
+    node.stop()
+
+
 def test_a_server_that_is_no_cluster_is_said(redis_server: RedisServer) -> None:
     queues = Queues(Options(url=redis_server.url, mode="cluster", queues={"worker": ("a",)}))
     with pytest.raises(ConnectionError, match="cluster support disabled"):

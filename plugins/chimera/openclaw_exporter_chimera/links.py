@@ -115,7 +115,11 @@ class Sentinels:
             line, sentinel = self._there(), self._sentinels[0]
             outcome = ask_all({line: commands, sentinel: self._question})
             result, said = outcome[line], outcome[sentinel]
-            master = _address(said[0]) if isinstance(said, list) else self._master
+            if isinstance(said, list):
+                master = _address(said[0])
+            else:
+                master = self._master
+                self._sentinels.append(self._sentinels.pop(0))  # ask another the next time
             if isinstance(result, list) and master == self._master and _is_master(result[-1]):
                 return result[:-1]
             self.close()
@@ -174,10 +178,18 @@ class Cluster:
         self._slots: list[Place] = []
 
     def places(self) -> tuple[Place, ...]:
-        """The masters' addresses."""
+        """The masters' addresses.
+
+        Raises:
+            AwayError: Nobody tells, or none has slots.
+        """
         if not self._slots:
             self._learn()
-        return tuple(sorted(set(self._slots) - {""}))
+        found = tuple(sorted(set(self._slots) - {""}))
+        if not found:
+            self._slots = []
+            raise AwayError("no master of the cluster has slots")
+        return found
 
     def run(self, requests: Sequence[Request]) -> list[Any]:
         """Send each request to the master that has its key."""

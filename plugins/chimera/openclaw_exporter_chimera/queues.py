@@ -65,7 +65,7 @@ class Queues:
         """Return what is known of each topic, and an error for each that cannot be read.
 
         Raises:
-            PermissionError: Redis refuses user or password, or the password's file cannot be read.
+            PermissionError: Redis refuses user or password, or a file for the connection cannot be read.
             TimeoutError: Redis did not answer in time.
             ConnectionError: Redis cannot be reached, or none of the topics can be read.
         """
@@ -82,7 +82,9 @@ class Queues:
             if isinstance(error, redis.TimeoutError):
                 wait = f"{self._options.socket_timeout:g} s"
                 raise TimeoutError(f"{place} gave no answer within {wait}") from None
-            if isinstance(error, (redis.RedisError, AwayError)):
+            if isinstance(error, PermissionError):  # of a file, which it names
+                raise
+            if isinstance(error, (redis.RedisError, AwayError, OSError)):
                 raise ConnectionError(f"{place} cannot be read: {error}") from None
             raise
         depths = {topic: self._depth(topic, seen) for topic in self._topics}

@@ -135,7 +135,7 @@ def connection_settings(options: Options) -> dict[str, Any]:
     """Return what redis-py's connection needs, with the password as its file has it now.
 
     Raises:
-        PermissionError: The password's file cannot be read.
+        PermissionError: The password's file, or one for TLS, cannot be read.
     """
     from redis.backoff import NoBackoff  # noqa: PLC0415 - comes with redis
     from redis.connection import parse_url  # noqa: PLC0415 - comes with redis
@@ -144,9 +144,10 @@ def connection_settings(options: Options) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "socket_timeout": options.socket_timeout,
         "client_name": "openclaw-exporter",
-        "protocol": 2,  # needs no HELLO, which Redis before 6 does not know
         "retry": Retry(NoBackoff(), 0),
         **parse_url(options.url),  # type: ignore[no-untyped-call] # redis-py has no types there
+        "protocol": 2,  # needs no HELLO, which Redis before 6 does not know
+        "decode_responses": False,
     }
     if not options.url.startswith("unix:"):
         settings["socket_connect_timeout"] = options.socket_timeout
@@ -154,13 +155,17 @@ def connection_settings(options: Options) -> dict[str, Any]:
         settings["username"] = options.username
     if options.password_file is not None:
         settings["password"] = password(options.password_file)
-    files = {
-        "ssl_ca_certs": options.ca,
-        "ssl_certfile": options.client_certificate,
-        "ssl_keyfile": options.client_key,
-    }
-    if options.url.startswith("rediss:"):
-        settings |= {name: str(path) for name, path in files.items() if path is not None}
+    return settings | (_tls_settings(options) if options.url.startswith("rediss:") else {})
+
+
+def _tls_settings(options: Options) -> dict[str, Any]:
+    names = {"ca": "ssl_ca_certs", "client_certificate": "ssl_certfile", "client_key": "ssl_keyfile"}
+    settings: dict[str, Any] = {}
+    for name, theirs in names.items():
+        path: Path | None = getattr(options, name)
+        if path is not None:
+            _read(name, path)  # OpenSSL would not say which of them it misses
+            settings[theirs] = str(path)
     return settings
 
 
@@ -170,11 +175,15 @@ def password(path: Path) -> str:
     Raises:
         PermissionError: It cannot be read.
     """
+    return _read("password_file", path).rstrip("\r\n")
+
+
+def _read(name: str, path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise PermissionError(f"password_file {path} cannot be read: {reason}") from None
+        raise PermissionError(f"{name} {path} cannot be read: {reason}") from None
 
 
 def parse_address(text: str) -> tuple[str, int]:
