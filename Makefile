@@ -47,7 +47,7 @@ check: $(VENV)/.dev ## lint, format, types, rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@set -e; for plugin in $(PLUGINS); do echo "mypy $$plugin"; $(BIN)/mypy --strict --config-file pyproject.toml $$plugin/*.py; done
+	@set -e; for plugin in $(PLUGINS); do echo "mypy $$plugin"; $(BIN)/mypy --strict --config-file pyproject.toml $$plugin; done
 	$(BIN)/lint-imports
 
 format: $(VENV)/.dev ## mend what ruff can mend

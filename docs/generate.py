@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DOCS = Path(__file__).parent
-BUNDLED = ("chimera", "gpu", "system")
+BUNDLED = ("chimera", "gpu", "http_json", "postgresql", "rabbitmq", "system", "textfile")
 
 _CONFIGURATION = """# Configuration
 

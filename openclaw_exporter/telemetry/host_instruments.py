@@ -16,7 +16,7 @@ _FILESYSTEM: Final = (
     "system.filesystem.type",
 )
 _INTERFACE: Final = ("network.interface.name", "network.io.direction")
-_HARDWARE: Final = ("hw.id", "hw.name", "hw.vendor", "hw.type")
+_HARDWARE: Final = ("hw.id", "hw.name", "hw.vendor", "hw.type", "hw.model", "hw.parent")
 
 _SYSTEM: Final[tuple[Instrument, ...]] = (
     Instrument(
@@ -97,19 +97,42 @@ _SYSTEM: Final[tuple[Instrument, ...]] = (
     Instrument("process.uptime", "gauge", "s", "Time that this process has run"),
 )
 
+_CGROUP: Final[tuple[Instrument, ...]] = (
+    Instrument("cgroup.cpu.limit", "updowncounter", "{cpu}", "CPUs that the cgroup may use"),
+    Instrument("cgroup.cpu.throttled.time", "counter", "s", "Time that the cgroup waited for its next quota"),
+    Instrument("cgroup.pids.usage", "updowncounter", "{task}", "Tasks in the cgroup"),
+    Instrument("cgroup.pids.limit", "updowncounter", "{task}", "Tasks that the cgroup may have"),
+)
+
 _HARDWARE_TABLE: Final[tuple[Instrument, ...]] = (
     Instrument(
         "hw.gpu.utilization",
         "gauge",
         "1",
         "Share of time that the GPU was busy with a task",
-        attributes=(*_HARDWARE, "hw.gpu.task"),
+        attributes=(*_HARDWARE, "hw.driver_version", "hw.gpu.task"),
     ),
     Instrument(
-        "hw.gpu.memory.usage", "updowncounter", "By", "Memory of the GPU in use", attributes=_HARDWARE
+        "hw.gpu.memory.usage",
+        "updowncounter",
+        "By",
+        "Memory of the GPU in use",
+        attributes=(*_HARDWARE, "hw.driver_version"),
     ),
-    Instrument("hw.gpu.memory.limit", "updowncounter", "By", "Memory that the GPU has", attributes=_HARDWARE),
-    Instrument("hw.temperature", "gauge", "Cel", "Temperature of the component", attributes=_HARDWARE),
+    Instrument(
+        "hw.gpu.memory.limit",
+        "updowncounter",
+        "By",
+        "Memory that the GPU has",
+        attributes=(*_HARDWARE, "hw.driver_version"),
+    ),
+    Instrument(
+        "hw.temperature",
+        "gauge",
+        "Cel",
+        "Temperature of the component",
+        attributes=(*_HARDWARE, "hw.sensor_location"),
+    ),
     Instrument("hw.power", "gauge", "W", "Power that the component draws", attributes=_HARDWARE),
     Instrument("hw.energy", "counter", "J", "Energy that the component has used", attributes=_HARDWARE),
     Instrument(
@@ -121,4 +144,4 @@ _HARDWARE_TABLE: Final[tuple[Instrument, ...]] = (
     ),
 )
 
-TABLE: Final[tuple[Instrument, ...]] = (*_SYSTEM, *_HARDWARE_TABLE)
+TABLE: Final[tuple[Instrument, ...]] = (*_SYSTEM, *_CGROUP, *_HARDWARE_TABLE)

@@ -64,10 +64,11 @@ def test_the_example_is_short() -> None:
 
 
 @pytest.mark.parametrize("folder", [*BUNDLED, HELLO], ids=lambda folder: folder.name)
-def test_a_plugin_is_two_files_and_its_entry_point_names_its_module(folder: Path) -> None:
+def test_a_plugin_is_one_module_or_package_and_its_entry_point_names_it(folder: Path) -> None:
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     ((name, module),) = project["entry-points"]["openclaw_exporter"].items()
-    code = {path.name for path in folder.glob("*.py") if not path.name.startswith("test_")}
-    assert code == {f"{module}.py"}
+    code = {path.name for path in folder.glob("*.py") if not path.name.startswith(("test_", "conftest"))}
+    code |= {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert code in ({f"{module}.py"}, {module})
     assert folder.name.removesuffix("-plugin") == name
     assert any(requirement.startswith("openclaw-exporter") for requirement in project["dependencies"])
