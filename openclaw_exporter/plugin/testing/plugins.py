@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.plugin.guard import SeriesKey
     from openclaw_exporter.plugin.host import LoadedCollector, LoadedPlugins
+    from openclaw_exporter.plugin.testing.source import BreakSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,12 @@ class Report:
 
 
 def check_plugin(
-    name: str, tables: Mapping[str, Mapping[str, object]], *, runs: int = DEFAULT_RUNS, source: str = ""
+    name: str,
+    tables: Mapping[str, Mapping[str, object]],
+    *,
+    runs: int = DEFAULT_RUNS,
+    source: str = "",
+    break_source: BreakSource | None = None,
 ) -> Report:
     """Load one installed plugin with its table and run every check on each of its collectors.
 
@@ -54,6 +60,7 @@ def check_plugin(
         tables: The tables `[plugins.NAME]` of the configuration.
         runs: How many times each collector collects.
         source: Where the tables came from, for error texts.
+        break_source: Makes a context in which the source of all its collectors is gone.
     """
     loaded = load_plugins(tables, only={name}, source=source)
     brought = " ".join(loaded.distributions.get(name, ()))
@@ -68,7 +75,11 @@ def check_plugin(
     fresh = load_plugins(tables, only={name}, source=source)
     checked = {
         one.name: check_collector(
-            one.collector, runs=runs, deadline=one.deadline, series_budget=one.series_budget
+            one.collector,
+            runs=runs,
+            deadline=one.deadline,
+            series_budget=one.series_budget,
+            break_source=break_source,
         )
         for one in fresh.collectors
     }
