@@ -17,6 +17,7 @@ from openclaw_exporter.plugin import Capacity
 from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.options import read_table
 from openclaw_exporter_chimera import Options, Workers
+from openclaw_exporter_chimera.streams import Consumer, Stream, stream_commands
 from support.chimera import Bench, capacity, depths
 from support.wait import wait_until
 
@@ -129,6 +130,18 @@ def test_consumers_that_wait_for_work_are_there_and_are_gone_when_work_waits_for
             process.wait()
         bench.client.xadd("s", {"n": 1})
         crew.shows(0, 0, feed=False)
+
+
+@pytest.mark.parametrize(("more", "idle"), [((), 0.0), ((b"inactive", 9_000), 9.0)])
+def test_silence_at_an_empty_stream_counts_where_redis_notes_who_asks(
+    more: tuple[object, ...], idle: float
+) -> None:
+    """Redis 7.2's answer, as its documentation has it, beside that of 7.0; the machine has one of them."""
+    commands = [(b"TYPE", b"s"), *stream_commands(b"s", {b"g": b"1-0"}, consumers=True)]
+    group = [b"name", b"g", b"consumers", 1, b"pending", 0, b"last-delivered-id", b"1-0", b"lag", 0]
+    consumer = [b"name", b"a", b"pending", 0, b"idle", 9_000, *more]
+    answers = [b"stream", 1, [group], [0, None, None, None], [], [consumer]]
+    assert Stream.read(commands, answers, ()).consumers == (Consumer(b"a", 0, idle),)
 
 
 def test_a_consumer_of_many_streams_is_one_worker_and_names_tell_nodes_apart(bench: Bench) -> None:
