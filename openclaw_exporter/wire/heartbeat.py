@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from openclaw_exporter.errors import FieldProblem, FieldsError, MalformedBodyError
 from openclaw_exporter.wire import fields
+from openclaw_exporter.wire.nesting import MAX_DEPTH, is_too_deep
 from openclaw_exporter.wire.timestamps import DATE_TIME, parse_ms
 
 if TYPE_CHECKING:
@@ -83,9 +84,11 @@ def decode(body: bytes | bytearray | memoryview) -> Heartbeat:
         MalformedBodyError: It is not JSON, or not strict JSON.
         FieldsError: It is JSON, but fields are missing or break their rule; all of them are named.
     """
+    if is_too_deep(body if isinstance(body, bytes | bytearray) else bytes(body)):
+        raise MalformedBodyError("malformed-nesting", f"the body nests deeper than {MAX_DEPTH}")
     try:
         heartbeat = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return _decode_slowly(body)
     # A null stands for an absent uptime only in Python; on the wire it has the wrong type.
     if _is_plain(heartbeat) and (heartbeat.uptime_seconds is not None or b"null" not in bytes(body)):
@@ -173,8 +176,6 @@ def _decode_json(body: bytes | bytearray | memoryview) -> Any:
         if _has_huge_number(body):
             # Python's integers have no range, so each one is measured, shadowed duplicates included.
             json.loads(bytes(body), parse_int=_measure)
-    except RecursionError:
-        raise MalformedBodyError("malformed-nesting", "the body nests too deep") from None
     except (msgspec.ValidationError, OverflowError):
         # Without a type to validate, the range of numbers is the one thing that can be invalid.
         raise MalformedBodyError("malformed-number", "a number is beyond the range of doubles") from None

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from openclaw_exporter.errors import TokenError
+from openclaw_exporter.wire.nesting import is_too_deep
 
 MAX_TOKEN_BYTES: Final = 4096
 
@@ -85,12 +86,11 @@ def read_object(text: bytes) -> dict[str, Any]:
     Raises:
         ValueError: It is none.
     """
-    try:
-        # The first reader is strict about everything but duplicates, the second sees those.
-        msgspec.json.decode(text)
-        members = json.loads(text.decode(), object_pairs_hook=_unique)
-    except RecursionError:
-        raise ValueError("nested too deep") from None
+    if is_too_deep(text):
+        raise ValueError("nested too deep")
+    # The first reader is strict about everything but duplicates, the second sees those.
+    msgspec.json.decode(text)
+    members = json.loads(text.decode(), object_pairs_hook=_unique)
     if not isinstance(members, dict):
         raise ValueError("not an object")  # noqa: TRY004 - the text is wrong, not a Python type
     return members
