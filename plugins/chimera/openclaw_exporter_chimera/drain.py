@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+_MOST: Final = 32
+"""Depths that are kept of one topic: at an interval of 2 s still a minute."""
 _FEWEST: Final = 3
 """Depths that make an estimate: between two there is always a line."""
 
@@ -19,7 +21,7 @@ class Drain:
 
     def __init__(self, window: float) -> None:
         self._window = window
-        self._depths: deque[tuple[float, int]] = deque()
+        self._depths: deque[tuple[float, int]] = deque(maxlen=_MOST)
 
     def seconds(self, now: float, depth: int | None) -> float | None:
         """Note a depth, None where it is unknown; return the estimate in seconds, None where there is none.

@@ -85,7 +85,8 @@ class Options:
             use it where this node is the only one.
         blocked_hint: Whether `available_slots` is at most the number of clients that block in Redis. A hint:
             a judge and the workers of other nodes block as well.
-        drain_window: Seconds of depths that a topic's drain estimate is made from; 0 for none.
+        drain_window: Seconds of depths that a topic's drain estimate is made from (the last 32 collections at
+            most); 0 for none.
         socket_timeout: Seconds to wait for one answer from Redis.
         scan_count: About how many keys of the database one SCAN call looks at.
         scan_limit: SCAN calls for one search at most; what needs more is unknown.
