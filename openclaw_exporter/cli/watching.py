@@ -46,7 +46,7 @@ def watch(collectors: Sequence[LoadedCollector], interval: float | None, *, as_j
         with Round(collectors) as rounds:
             if console.is_terminal and not as_json:
                 before: Shown = {}
-                with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+                with Live(console=console, auto_refresh=False) as live:
 
                     def draw(collected: list[Collected]) -> None:
                         live.update(_view(collected, before, every), refresh=True)

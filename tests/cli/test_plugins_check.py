@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,22 @@ class Collector:
     def collect(self):
         return [Uptime(5)]
 """
+ASKING = """
+import socket
+
+class Collector:
+    name = "asking"
+
+    def collect(self):
+        try:
+            socket.create_connection(("127.0.0.1", PORT), timeout=1).close()
+        except OSError:
+            GONE
+        return [Capacity("slots", 3)]
+"""
 MODULE = """
 from dataclasses import dataclass
-from openclaw_exporter.plugin import Uptime, hookimpl
+from openclaw_exporter.plugin import Capacity, Uptime, hookimpl
 {body}
 
 @dataclass(frozen=True)
@@ -168,6 +183,65 @@ def test_an_unknown_plugin_is_a_mistake_with_the_nearest_name(site: Site) -> Non
     result = site.run("plugins", "check", "prob")
     assert result.returncode == 2
     assert "no plugin 'prob' is installed; did you mean 'probe'?" in result.stderr
+
+
+@pytest.fixture
+def no_network() -> None:
+    """Skip where no process can be put into a network namespace of its own."""
+    code = "import ctypes, sys; sys.exit(ctypes.CDLL(None).unshare(0x40000000 | FLAGS) != 0)"
+    code = code.replace("FLAGS", "0" if os.geteuid() == 0 else "0x10000000")
+    if subprocess.run((sys.executable, "-c", code), check=False).returncode:
+        pytest.skip("this system makes no network namespaces (unshare(2))")
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    ("gone", "severity", "text"),
+    [
+        ("raise", "passed", "it raised OSError in a process without a network"),
+        (
+            "return [Capacity('slots', 0)]",
+            "failure",
+            "openclaw.node.capacity{openclaw.resource=slots} is 0 while its source is gone; leave it out",
+        ),
+        ("pass", "note", "it needs no network; that its source is gone, only its author's own test can show"),
+        ("import time; time.sleep(9)", "failure", "the collection did not end within its deadline"),
+    ],
+)
+def test_what_a_plugin_says_without_its_network(site: Site, gone: str, severity: str, text: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        body = ASKING.replace("PORT", str(server.getsockname()[1])).replace("GONE", gone)
+        body = body.replace('name = "asking"', 'name = "asking"; deadline = 1.0')
+        accepting = threading.Thread(target=accept_all, args=(server,), daemon=True)
+        accepting.start()
+        site.module.write_text(MODULE.format(body=body, collectors="[Collector()]"))
+        _, report = site.check()
+        server.shutdown(socket.SHUT_RDWR)
+        accepting.join()
+    found = [one for one in report["collectors"][0]["findings"] if one["check"] == "source"]
+    assert [(one["severity"], one["text"].startswith(text)) for one in found] == [(severity, True)], found
+
+
+def accept_all(server: socket.socket) -> None:
+    while True:
+        try:
+            server.accept()[0].close()
+        except OSError:
+            return
+
+
+def test_a_disabled_plugin_is_not_checked(site: Site) -> None:
+    site.config.write_text("[plugins.probe]\nenabled = false\n")
+    result = subprocess.run(
+        (sys.executable, "-m", "openclaw_exporter", "plugins", "check", "probe", "--config", site.config),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(site.path)},
+    )
+    assert result.returncode == 1
+    assert "plugins.probe.enabled is false, so nothing was checked" in result.stdout
 
 
 @pytest.mark.parametrize("plugin", ["system", "gpu"])

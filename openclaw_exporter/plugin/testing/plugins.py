@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 from openclaw_exporter.plugin.guard import series_key
 from openclaw_exporter.plugin.host import installed_plugins, load_plugins
 from openclaw_exporter.plugin.options import describe
-from openclaw_exporter.plugin.runner import Runner
+from openclaw_exporter.plugin.runner import Run, Runner
+from openclaw_exporter.plugin.testing.away import check_without_network
 from openclaw_exporter.plugin.testing.conformance import DEFAULT_RUNS, check_collector
 from openclaw_exporter.plugin.testing.findings import Finding, Findings, failures, or_passed
 from openclaw_exporter.plugin.testing.series import label
 from openclaw_exporter.plugin.testing.weight import check_import
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from openclaw_exporter.plugin.guard import SeriesKey
     from openclaw_exporter.plugin.host import LoadedCollector, LoadedPlugins
     from openclaw_exporter.plugin.testing.source import BreakSource
@@ -65,31 +64,46 @@ def check_plugin(
     loaded = load_plugins(tables, only={name}, source=source)
     brought = " ".join(loaded.distributions.get(name, ()))
     findings = [*_loading(loaded)]
-    if loaded.failures:
+    if not loaded.collectors:
         return Report(name, brought, tuple(findings), {})
     findings += _options(loaded)
     module = installed_plugins()[name][0].module
     findings += check_import(module)
-    findings += _rivals(loaded.collectors)
-    # Each is loaded again, because the look at rivals has run these.
+    looks = {one.name: _look(one) for one in loaded.collectors}
+    findings += _rivals(looks)
+    # Each is loaded again, because these have collected already.
     fresh = load_plugins(tables, only={name}, source=source)
-    checked = {
-        one.name: check_collector(
+    checked: dict[str, Findings] = {}
+    for one in fresh.collectors:
+        checked[one.name] = check_collector(
             one.collector,
             runs=runs,
             deadline=one.deadline,
             series_budget=one.series_budget,
             break_source=break_source,
         )
-        for one in fresh.collectors
-    }
+        if break_source is None:
+            away = check_without_network(one, looks[one.name])
+            checked[one.name] = tuple(f for f in checked[one.name] if f.check != "source") + away
     return Report(name, brought, tuple(findings), checked)
+
+
+def _look(one: LoadedCollector) -> Run:
+    """Collect once."""
+    runner = Runner(one.collector, deadline=one.deadline, series_budget=one.series_budget)
+    try:
+        return runner.run()
+    finally:
+        runner.close()
 
 
 def _loading(loaded: LoadedPlugins) -> Findings:
     if loaded.failures:
         return tuple(Finding("load", "failure", failure.message) for failure in loaded.failures)
     names = ", ".join(one.name for one in loaded.collectors)
+    if not loaded.plugins[0].enabled:
+        text = f"plugins.{loaded.plugins[0].name}.enabled is false, so nothing was checked"
+        return (Finding("load", "failure", text),)
     if not names:
         text = "with these options it has no collector, so nothing was checked; set them with --config"
         return (Finding("load", "failure", text),)
@@ -109,16 +123,14 @@ def _options(loaded: LoadedPlugins) -> Findings:
     return or_passed("options", found, f"{len(listed)} options, all with a description")
 
 
-def _rivals(collectors: Sequence[LoadedCollector]) -> Findings:
+def _rivals(looks: Mapping[str, Run]) -> Findings:
     """Refuse two collectors of one plugin that yield the same series: the host keeps only one of them."""
     owners: dict[SeriesKey, str] = {}
     found: list[Finding] = []
-    for one in collectors:
-        runner = Runner(one.collector, deadline=one.deadline, series_budget=one.series_budget)
-        for key in map(series_key, runner.run().observations):
-            owner = owners.setdefault(key, one.name)
-            if owner != one.name:
-                text = f"the collectors {owner} and {one.name} both yield {label(key)}"
+    for name, run in looks.items():
+        for key in map(series_key, run.observations):
+            owner = owners.setdefault(key, name)
+            if owner != name:
+                text = f"the collectors {owner} and {name} both yield {label(key)}"
                 found.append(Finding("observations", "failure", text))
-        runner.close()
     return tuple(found)

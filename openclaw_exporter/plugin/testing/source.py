@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -32,30 +32,37 @@ def check_source(runner: Runner, break_source: BreakSource) -> Findings:
         seconds = _TRIES * _PAUSE
         text = f"the source is back, and the collector is not after {seconds:g} s of trying"
         found.append(Finding("source", "failure", text))
-    return or_passed("source", found, f"{_spoken(gone)} while its source was gone, and came back by itself")
+    return or_passed("source", found, f"{spoken(gone)} while its source was gone, and came back by itself")
 
 
 def check_gone(before: Run, gone: Run) -> Findings:
     """Compare a good collection with one that was made while the source was gone."""
-    return tuple(_gone(before, gone))
-
-
-def _gone(before: Run, gone: Run) -> Iterator[Finding]:
     if before.failed or not before.observations:
-        yield Finding("source", "failure", "nothing was collected while the source was there")
-        return
+        return (Finding("source", "failure", "nothing was collected while the source was there"),)
+    found = wrong_when_gone(before, gone)
+    if not found and says_the_same(before, gone):
+        text = "everything is as before while its source is gone: raise, or leave out what is not known"
+        return (Finding("source", "failure", text),)
+    return found
+
+
+def wrong_when_gone(before: Run, gone: Run) -> Findings:
+    """Return what no collector may do without its source: hang, or say zero for what it does not know."""
     if gone.overdue:
         text = "the collection did not end within its deadline: give its connection a time-out"
-        yield Finding("source", "failure", text)
-        return
+        return (Finding("source", "failure", text),)
     was = _values(before.observations)
-    now = _values(gone.observations)
-    zeros = [key for key, value in now.items() if value == 0 and was.get(key) != 0]
-    for key in sorted(zeros, key=label):
-        yield Finding("source", "failure", f"{label(key)} is 0 while its source is gone; leave it out")
-    if not gone.error and not gone.rejected and was.keys() <= now.keys() and not zeros:
-        text = "everything is as before while its source is gone: raise, or leave out what is not known"
-        yield Finding("source", "failure", text)
+    zeros = [key for key, value in _values(gone.observations).items() if value == 0 and was.get(key) != 0]
+    return tuple(
+        Finding("source", "failure", f"{label(key)} is 0 while its source is gone; leave it out")
+        for key in sorted(zeros, key=label)
+    )
+
+
+def says_the_same(before: Run, gone: Run) -> bool:
+    """Whether a collection says as much as the one before it, and complains of nothing."""
+    same = _values(before.observations).keys() <= _values(gone.observations).keys()
+    return same and not gone.error and not gone.rejected
 
 
 def _comes_back(runner: Runner, before: Run) -> bool:
@@ -68,10 +75,13 @@ def _comes_back(runner: Runner, before: Run) -> bool:
     return False
 
 
-def _spoken(run: Run) -> str:
+def spoken(run: Run) -> str:
+    """Return how a collector said that it does not know."""
     if run.error:
         return f"it raised {run.error_type}"
-    return f"it said which part it could not read ({len(run.rejected)})" if run.rejected else "it left out"
+    if run.rejected:
+        return f"it said which parts it could not read ({len(run.rejected)})"
+    return "it left out what it could not know"
 
 
 def _values(observations: Sequence[Observation]) -> dict[SeriesKey, float]:
