@@ -104,6 +104,7 @@ class Application:
         started = time.perf_counter()
         template = ""
         try:
+            self._check_head(scope)
             route = self._find(scope["path"])
             template = route.template
             route.check(scope["method"])
@@ -121,6 +122,13 @@ class Application:
         await send({"type": "http.response.body", "body": answer.body})
         seconds = time.perf_counter() - started
         self._metrics.answered(scope["method"], template, answer, seconds, scope["scheme"])
+
+    def _check_head(self, scope: Scope) -> None:
+        """Refuse a request by its header fields alone; none is where certificates are asked for."""
+
+    def _require_reader(self, scope: Scope) -> None:
+        if scope[CONNECTION_KEY].identify().identity.role != "reader":
+            raise RefusedError("role-not-allowed", "only a reader's certificate may read the registry")
 
     def _find(self, path: str) -> _Route:
         if path == AVAILABILITY:
@@ -155,19 +163,19 @@ class Application:
         return raw_json_answer(encode_recorded(Recorded(kind, expires_at, outcome.interval)))
 
     async def _list(self, scope: Scope, _receive: Receive) -> Answer:
-        _require_reader(scope)
+        self._require_reader(scope)
         page = await self._store.page(parse_query(scope["query_string"]))
         return json_answer(NodePage(page.nodes, cursor_of(page.after) if page.after else None))
 
     async def _show(self, scope: Scope, _receive: Receive, node_id: str) -> Answer:
-        _require_reader(scope)
+        self._require_reader(scope)
         node = await self._store.node(node_id)
         if node is None:
             raise RefusedError("node-unknown")
         return json_answer(node)
 
     async def _history(self, scope: Scope, _receive: Receive, node_id: str) -> Answer:
-        _require_reader(scope)
+        self._require_reader(scope)
         # A node that only ever sent replays has a history, though it is not known.
         rows = await self._store.history(node_id) if is_node_id(node_id) else []
         if not rows and await self._store.node(node_id) is None:
@@ -177,11 +185,6 @@ class Application:
 
 class _GoneError(Exception):
     """The client has gone; there is nobody to answer."""
-
-
-def _require_reader(scope: Scope) -> None:
-    if scope[CONNECTION_KEY].identify().identity.role != "reader":
-        raise RefusedError("role-not-allowed", "only a reader's certificate may read the registry")
 
 
 def _entry(row: KeyRow) -> HistoryEntry:

@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 MAX_AHEAD_MS: Final = 48 * 3_600_000
 """How far a node's clock may be ahead of the receiver's."""
 
-_AUTHORIZATION: Final = b"authorization"
+AUTHORIZATION: Final = b"authorization"
 _CONTENT_TYPE: Final = b"content-type"
 _CONTENT_ENCODING: Final = b"content-encoding"
 _INTERVAL, _SEQUENCE, _REPLAY, _STATE = (
     name.lower().encode() for name in (INTERVAL, SEQUENCE, REPLAY, STATE)
 )
 _READ: Final = frozenset(
-    {_AUTHORIZATION, _CONTENT_TYPE, _CONTENT_ENCODING, _INTERVAL, _SEQUENCE, _REPLAY, _STATE}
+    {AUTHORIZATION, _CONTENT_TYPE, _CONTENT_ENCODING, _INTERVAL, _SEQUENCE, _REPLAY, _STATE}
 )
 
 
@@ -95,12 +95,21 @@ class Intake:
         peer = connection.identify()
         if peer.identity.role != "node":
             raise RefusedError("role-not-allowed", "only a node's certificate may publish")
-        fields = _read(headers)
-        _check_form(fields)
+        fields = self._formed(headers)
         now_ms = self._clock.wall_ms()
-        subject = self._subject(connection, peer, fields.get(_AUTHORIZATION), now_ms / 1000)
+        subject = self._subject(connection, peer, fields.get(AUTHORIZATION), now_ms / 1000)
         heartbeat = decode(body)
         check_publisher(peer, subject=subject, node_id=heartbeat.node_id)
+        return self._accept(heartbeat, fields, now_ms)
+
+    def _formed(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+        """Return the fields that count, having checked the form of the body that they announce."""
+        fields = _read(headers)
+        _check_form(fields)
+        return fields
+
+    def _accept(self, heartbeat: Heartbeat, fields: Mapping[bytes, bytes], now_ms: int) -> Arrival:
+        """Check what is left to check once it is known whose heartbeat it is."""
         wait = self._rate.admit(heartbeat.node_id, self._clock.elapsed())
         if wait > 0:
             detail = "the node publishes more often than it may"
@@ -179,7 +188,7 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for name, value in headers:
         if name in _READ:
             if name in fields:
-                if name == _AUTHORIZATION:
+                if name == AUTHORIZATION:
                     raise TokenError("token-malformed", "Authorization is there more than once")
                 raise RefusedError("bad-request", f"{name.decode()} is there more than once")
             fields[name] = value

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem
 from openclaw_exporter.wire.certificates import IdentityRule
+from openclaw_exporter.wire.loopback import is_loopback, is_loopback_url
 from openclaw_exporter.wire.tokens import ALGORITHMS
 
 if TYPE_CHECKING:
@@ -26,7 +25,8 @@ def require_safe(settings: ReceiverSettings) -> None:
     Raises:
         ConfigError: Something is missing or unsafe; all of it is named.
     """
-    problems = (*_tls(settings.tls), *_tokens(settings.tokens), *_store(settings.store.url))
+    identity = _loopback(settings.host) if settings.insecure_dev else _identity(settings)
+    problems = (*identity, *_store(settings.store.url))
     if problems:
         raise ConfigError(problems)
 
@@ -46,6 +46,17 @@ def store_path(url: str) -> Path:
 def _store(url: str) -> Iterator[ConfigProblem]:
     if not url.startswith(SQLITE) or url == SQLITE:
         yield ConfigProblem("receiver.store.url", f"is {url!r}", "sqlite:///file or sqlite:////absolute/file")
+
+
+def _identity(settings: ReceiverSettings) -> Iterator[ConfigProblem]:
+    yield from _tls(settings.tls)
+    yield from _tokens(settings.tokens)
+
+
+def _loopback(host: str) -> Iterator[ConfigProblem]:
+    if not is_loopback(host):
+        message = f"is {host!r}, where others could connect to a receiver with receiver.insecure_dev"
+        yield ConfigProblem("receiver.host", message, "127.0.0.1, ::1 or localhost")
 
 
 def _tls(tls: TlsSettings) -> Iterator[ConfigProblem]:
@@ -89,19 +100,10 @@ def _jwks(key: str, location: str) -> Iterator[ConfigProblem]:
     allowed = "a JWKS file, or an https URL (http on loopback)"
     if not location:
         yield ConfigProblem(key, "is not set", allowed)
-    elif is_url(location):
-        parts = urlsplit(location)
-        if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
-            yield ConfigProblem(key, "is plain http, which anybody on the way can change", allowed)
+    elif location.startswith("http://") and not is_loopback_url(location):
+        yield ConfigProblem(key, "is plain http, which anybody on the way can change", allowed)
 
 
 def is_url(location: str) -> bool:
     """Whether a key set's location is a URL and not a file."""
     return location.startswith(("https://", "http://"))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

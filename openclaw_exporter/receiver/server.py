@@ -16,6 +16,7 @@ from openclaw_exporter.receiver.admin import Admin
 from openclaw_exporter.receiver.application import Application
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.credentials import Credentials
+from openclaw_exporter.receiver.insecure import OpenApplication, OpenIntake
 from openclaw_exporter.receiver.intake import Intake
 from openclaw_exporter.receiver.keys import KeyRing
 from openclaw_exporter.receiver.listener import Listener
@@ -24,6 +25,7 @@ from openclaw_exporter.receiver.metrics import ReceiverMetrics
 from openclaw_exporter.receiver.pulse import Pulse
 from openclaw_exporter.receiver.rate import RateLimit
 from openclaw_exporter.receiver.safety import require_safe, store_path
+from openclaw_exporter.receiver.settings import TokenSettings
 from openclaw_exporter.receiver.store.embedded import EmbeddedStore
 from openclaw_exporter.receiver.store.sqlite import Database
 from openclaw_exporter.wire.certificates import IdentityRule
@@ -74,6 +76,11 @@ async def serve(
     """
     stopping = stop or asyncio.Event()
     service = Service(settings, telemetry)
+    if settings.insecure_dev:
+        _logger.warning(
+            "receiver.insecure_dev is on: no TLS, no certificates, no tokens; whoever connects publishes as "
+            "any node and reads the registry. This is for trying things out on this machine only"
+        )
     with _signals(stopping, service), _quiet_handshakes():
         async with service.running() as addresses:
             if ready is not None:
@@ -96,9 +103,11 @@ class Service:
         self._settings = settings
         self._telemetry = telemetry
         clock = SystemClock()
-        self._credentials = Credentials(settings.tls)
-        self._rule = IdentityRule(settings.tls.trust_domain, settings.tls.dns_suffix)
-        self._keys = KeyRing(settings.tokens, clock)
+        is_open = settings.insecure_dev
+        tls = settings.tls
+        self._credentials = None if is_open else Credentials(tls)
+        self._rule = None if is_open else IdentityRule(tls.trust_domain, tls.dns_suffix)
+        self._keys = KeyRing(TokenSettings() if is_open else settings.tokens, clock)
         meter = telemetry.meter if telemetry else NoOpMeterProvider().get_meter("openclaw_exporter")
         rules = Rules(
             default_interval=settings.default_interval,
@@ -114,8 +123,9 @@ class Service:
             max_waiting=settings.store.max_waiting,
         )
         rate = RateLimit(settings.limits.rate, settings.limits.burst)
-        intake = Intake(settings, self._keys, rate, clock)
-        self._application = Application(intake, self.store, self._keys, self._metrics)
+        intake = (OpenIntake if is_open else Intake)(settings, self._keys, rate, clock)
+        application = OpenApplication if is_open else Application
+        self._application = application(intake, self.store, self._keys, self._metrics)
         self._pulse = Pulse(self.store.tick, self._second)
         self._refreshing: asyncio.Task[Any] | None = None
         self._listeners: list[Listener] = []
@@ -159,7 +169,7 @@ class Service:
             settings.port,
             key="receiver",
             limits=settings.limits,
-            context=self._credentials.context,
+            context=self._credentials.context if self._credentials else None,
             rule=self._rule,
             refused=self._metrics.refused,
         )
@@ -187,7 +197,7 @@ class Service:
     def _checks(self) -> Mapping[str, bool]:
         return {
             "store": self.store.available,
-            "keys": self._keys.verifier is not None,
+            "keys": self._settings.insecure_dev or self._keys.verifier is not None,
             "loop": not self._pulse.stalled,
         }
 
@@ -201,17 +211,21 @@ class Service:
 
     async def _refresh(self) -> None:
         try:
-            renewed, other_authorities = self._credentials.reload()
-            if renewed:
-                await self._listeners[0].use(self._credentials.context)
-                _logger.info("new connections use the certificate files as they are now")
-            if other_authorities:
-                # Somebody may have lost their authority: everybody shakes hands again.
-                self._listeners[0].end_connections()
+            if self._credentials is not None:
+                await self._renew(self._credentials)
             if await self._keys.refresh():
                 _logger.info("the key set has changed")
         except Exception:
             _logger.exception("certificates and keys could not be looked at")
+
+    async def _renew(self, credentials: Credentials) -> None:
+        renewed, other_authorities = credentials.reload()
+        if renewed:
+            await self._listeners[0].use(credentials.context)
+            _logger.info("new connections use the certificate files as they are now")
+        if other_authorities:
+            # Somebody may have lost their authority: everybody shakes hands again.
+            self._listeners[0].end_connections()
 
     async def _end_refreshing(self) -> None:
         if self._refreshing is not None:

@@ -141,6 +141,8 @@ class ReceiverSettings:
         max_interval: The longest interval of a node in seconds; a longer one is refused.
         default_interval: The interval in seconds of a node that does not say its own.
         retention: Seconds after which an expired or offline node is forgotten.
+        insecure_dev: Plain HTTP without certificates and tokens, to try things out: anybody publishes as any
+            node and reads. `host` must be a loopback address; `tls` and `tokens` have no effect.
         tls: Certificates.
         tokens: Tokens.
         limits: Limits.
@@ -157,6 +159,7 @@ class ReceiverSettings:
     max_interval: _Interval = 120
     default_interval: _Interval = 60
     retention: Annotated[float, Meta(gt=0)] = 86_400.0
+    insecure_dev: bool = False
     tls: TlsSettings = field(default_factory=TlsSettings)
     tokens: TokenSettings = field(default_factory=TokenSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)

@@ -34,6 +34,11 @@ _LOGGER = logging.getLogger(__name__)
 @click.option(
     "--store", metavar="URL", help="Where the registry is kept: sqlite:///relative or sqlite:////absolute."
 )
+@click.option(
+    "--insecure-dev",
+    is_flag=True,
+    help="Plain HTTP without certificates and tokens, to try things out; on a loopback address only.",
+)
 @log_level_option
 @log_format_option
 @click.pass_context
@@ -44,6 +49,7 @@ def command(
     host: str | None,
     port: int | None,
     store: str | None,
+    insecure_dev: bool,
     log_level: str | None,
     log_format: str | None,
 ) -> None:
@@ -59,6 +65,7 @@ def command(
         "receiver.host": host,
         "receiver.port": port,
         "receiver.store.url": store,
+        "receiver.insecure_dev": insecure_dev or None,
         "log.level": log_level,
         "log.format": log_format,
     }

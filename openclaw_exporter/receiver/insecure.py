@@ -1,0 +1,47 @@
+"""`receiver.insecure_dev`: the receiver without certificates and tokens, for its own machine alone.
+
+There is no TLS, so a connection says nothing of who is behind it: a publisher is the node that its heartbeat
+names, and whoever connects may read. What a web page in this machine's browser sends is refused.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openclaw_exporter.receiver.application import Application
+from openclaw_exporter.receiver.intake import AUTHORIZATION, Intake
+from openclaw_exporter.receiver.refusals import RefusedError
+from openclaw_exporter.wire.heartbeat import decode
+from openclaw_exporter.wire.loopback import is_loopback_url
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from openclaw_exporter.receiver.application import Scope
+    from openclaw_exporter.receiver.connection import Connection
+    from openclaw_exporter.receiver.liveness import Arrival
+
+
+class OpenIntake(Intake):
+    """Admits heartbeats of whoever sends them; their form, content and rate are checked as ever."""
+
+    def admit(self, connection: Connection, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Arrival:
+        """Check a heartbeat from its form to its rate; see `Intake.admit`."""
+        del connection
+        fields = self._formed(field for field in headers if field[0] != AUTHORIZATION)
+        return self._accept(decode(body), fields, self._clock.wall_ms())
+
+
+class OpenApplication(Application):
+    """The routes of the API for everybody on this machine, but not for web pages."""
+
+    def _check_head(self, scope: Scope) -> None:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        # A page whose own name was made to lead here (DNS rebinding) still sends that name.
+        if len(hosts) != 1 or not is_loopback_url(f"http://{hosts[0].decode('latin-1')}"):
+            raise RefusedError("misdirected", "with insecure_dev the Host must be a loopback name or address")
+        if any(name == b"origin" for name, _ in scope["headers"]):
+            raise RefusedError("origin-refused", "with insecure_dev no request of a web page is answered")
+
+    def _require_reader(self, scope: Scope) -> None:
+        """Let everybody read."""
