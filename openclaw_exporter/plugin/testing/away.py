@@ -1,7 +1,7 @@
 """A collector in a process without a network: what it says when whatever it asks over one is gone.
 
-Run as `python -m openclaw_exporter.plugin.testing.away`, this is that process: it enters an empty network
-namespace (unshare(2)), reads what to collect from standard input, and writes what came of it.
+`main` is what that process runs: it enters an empty network namespace (unshare(2)), reads what to collect
+from standard input, and writes what came of it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _KINDS: Final[dict[str, type[Any]]] = {
     kind.__name__: kind for kind in (Capacity, Measurement, QueueDepth, Tag, Uptime)
 }
+_CODE: Final = f"from {__name__} import main; main()"
 _NEW_USER: Final = 0x10000000
 _NEW_NETWORK: Final = 0x40000000
 _PATIENCE: Final = 30.0
@@ -58,7 +59,7 @@ def _collect_away(loaded: LoadedCollector) -> Run | None:
     try:
         asked = json.dumps([loaded.plugin, loaded.name, loaded.options_table, loaded.deadline])
         done = subprocess.run(
-            (sys.executable, "-m", "openclaw_exporter.plugin.testing.away"),
+            (sys.executable, "-c", _CODE),
             input=asked,
             capture_output=True,
             text=True,
@@ -75,7 +76,8 @@ def _collect_away(loaded: LoadedCollector) -> Run | None:
     return Run(checked=Checked(observations, rejected), **answer)
 
 
-def _main() -> None:
+def main() -> None:
+    """Collect once without a network, and end the process."""
     plugin, name, table, deadline = json.load(sys.stdin)
     libc = ctypes.CDLL(None, use_errno=True)
     flags = _NEW_NETWORK if os.geteuid() == 0 else _NEW_NETWORK | _NEW_USER
@@ -95,7 +97,3 @@ def _main() -> None:
     }
     print(json.dumps(answer), flush=True)  # noqa: T201 - the answer to the process that asked
     os._exit(0)  # a collector that hangs is not waited for
-
-
-if __name__ == "__main__":
-    _main()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from openclaw_exporter.plugin.observations import Capacity, Measurement, QueueDepth, Tag, Uptime
 from openclaw_exporter.plugin.testing.conformance import DEFAULT_RUNS, check_collector
 from openclaw_exporter.plugin.testing.findings import CHECKS, Findings
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from openclaw_exporter.plugin.testing.source import BreakSource
 
 _SHOWN: Final = 40
+
+
+Kind = TypeVar("Kind", bound=Capacity | Measurement | QueueDepth | Tag | Uptime)
 
 
 class Collected:
@@ -56,9 +60,9 @@ class Collected:
         """What was raised, in one line."""
         return "it did not end within its deadline" if self.run.overdue else self.run.error
 
-    def find(self, kind: type, wanted: Mapping[str, Any]) -> list[Observation]:
+    def find(self, kind: type[Kind], wanted: Mapping[str, Any]) -> list[Kind]:
         """Return the observations of one kind whose fields are as wanted, and remember them as covered."""
-        found = []
+        found: list[Kind] = []
         for index, item in enumerate(self.run.observations):
             if type(item) is kind and all(_is(getattr(item, key), value) for key, value in wanted.items()):
                 self._covered.add(index)
@@ -70,9 +74,7 @@ class Collected:
         return tuple(item for index, item in enumerate(self.run.observations) if index not in self._covered)
 
 
-def assert_observation(
-    collected: Collected, wanted: Observation | type[Any], /, **wanted_fields: Any
-) -> Observation:
+def assert_observation(collected: Collected, wanted: Kind | type[Kind], /, **wanted_fields: Any) -> Kind:
     """Assert that exactly one observation is as wanted, and return it.
 
     Args:
