@@ -273,6 +273,4 @@ class Engine:
 
 def _is_final(delivery: Delivery) -> bool:
     """Whether no later attempt with this heartbeat can be accepted."""
-    return delivery.outcome is Outcome.REFUSED or (
-        delivery.outcome is Outcome.CONFLICT and delivery.epoch is None
-    )
+    return delivery.outcome is Outcome.REFUSED

@@ -17,7 +17,7 @@ _CONFLICT_OF_EPOCHS = (
 )
 _CONFLICT_OF_BODIES = (
     "another heartbeat with the same node_id and last_heartbeat is known already: two processes have one "
-    "identity (certificate, node_id); this heartbeat is dropped"
+    "identity (certificate, node_id); publishing is parked, the buffer is kept"
 )
 
 
@@ -73,7 +73,9 @@ class Journal:
                 "together, or the node is denied; publishing is parked, the buffer is kept"
             )
         if outcome is Outcome.CONFLICT:
-            text = _CONFLICT_OF_BODIES if delivery.epoch is None else _CONFLICT_OF_EPOCHS
+            # The answer to a conflict of bodies may name the epoch as well.
+            bodies = "key-conflict" in delivery.reason if delivery.reason else delivery.epoch is None
+            text = _CONFLICT_OF_BODIES if bodies else _CONFLICT_OF_EPOCHS
             return f"{self._endpoint} answers {cause}: {text}"
         if outcome is Outcome.REFUSED:
             return f"{self._endpoint} refuses heartbeats ({cause}): they are dropped"

@@ -175,16 +175,25 @@ def test_a_process_that_was_heard_parks(
     assert "two processes have one identity" in errors[0].message
 
 
-def test_the_same_key_with_another_body_is_dropped(
-    virtual: Make, clock: VirtualClock, wire: Wire, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("epoch", [None, 7])
+def test_the_same_key_with_another_body_parks(
+    epoch: int | None,
+    virtual: Make,
+    clock: VirtualClock,
+    wire: Wire,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    wire.answer = lambda _request: Reply(409, body=b'{"type": "urn:openclaw:problem:key-conflict"}')
+    problem = {"type": "urn:openclaw:problem:key-conflict", "epoch": epoch}
+    wire.answer = lambda _request: Reply(409, body=json.dumps(problem).encode())
     publisher = virtual()
     drive(publisher, clock, 600)
-    assert publisher.stats.dropped == publisher.stats.made == len(wire.requests)
+    assert publisher.stats.buffered == publisher.stats.made == len(wire.requests)
+    assert publisher.stats.dropped == 0
     assert publisher.last_result is not None
     assert publisher.last_result.outcome is Outcome.CONFLICT
-    assert sum("key-conflict" in record.message for record in caplog.records) == 1
+    messages = [record.message for record in caplog.records if "key-conflict" in record.message]
+    assert len(messages) == 1
+    assert "another heartbeat with the same node_id and last_heartbeat" in messages[0]
 
 
 @pytest.mark.parametrize("epoch", [-1, 0, 2**53 - 1, 2**60, "7", 1.5, None, True])

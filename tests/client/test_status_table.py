@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SUCCESS = set(range(200, 300))
 BACKOFF = {408, 425, 429, *range(500, 600), *range(100, 200)}
-PARK = {401, 403}
+PARK = {401, 403, 409}
 DROP = set(range(300, 500)) - BACKOFF - PARK
 
 REPRESENTATIVES = [
