@@ -87,6 +87,11 @@ def test_a_right_header_is_accepted(header: dict[str, Any]) -> None:
     assert accepted(minted(header)).subject == NODE
 
 
+@pytest.mark.parametrize("kind", ["JOSE", "JWT", DROP])
+def test_an_external_token_has_a_type_of_the_jwt_svid_specification(kind: object) -> None:
+    assert accepted(external({"typ": kind})).subject == "system:node"
+
+
 def test_an_external_header_may_name_its_signers_certificate() -> None:
     assert accepted(external({"x5t": "x", "x5t#S256": "y"})).subject == "system:node"
 

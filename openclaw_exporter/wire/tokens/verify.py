@@ -28,6 +28,11 @@ _HEADERS: Final[dict[Profile, frozenset[str]]] = {
     # A thumbprint of the signer's certificate names a key that is found by kid anyway.
     "external": frozenset({"alg", "kid", "typ", "x5t", "x5t#S256"}),
 }
+_KINDS: Final[dict[Profile, frozenset[str]]] = {
+    "minted": frozenset({"JWT"}),
+    # The JWT-SVID specification, section 2.3, allows both.
+    "external": frozenset({"JWT", "JOSE"}),
+}
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999, the last that RFC 3339 can write
 
 
@@ -188,8 +193,8 @@ def _check_header(header: dict[str, Any], issuer: Issuer) -> None:
         raise TokenError("token-algorithm", "the token's algorithm is not one that is allowed")
     # RFC 8725, 3.11: a JWT of another kind (a logout token, a proof) is no bearer token.
     kind = header.get("typ", "JWT")
-    if not (isinstance(kind, str) and kind.upper() == "JWT"):
-        raise TokenError("token-header", "the token's typ is not JWT")
+    if not (isinstance(kind, str) and kind.upper() in _KINDS[issuer.profile]):
+        raise TokenError("token-header", "the token's typ is not one that its profile allows")
     kid = header.get("kid")
     if not (isinstance(kid, str) and is_key_id(kid)):
         raise TokenError("token-header", "the token needs a kid of 1 to 128 printable ASCII characters")
