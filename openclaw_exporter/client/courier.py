@@ -194,9 +194,13 @@ class Courier:
 
     def _failure(self, error: Exception) -> Delivery:
         kind, reason = failure_of(error), why(error)
-        if kind == "tls" and self._tls.current.certificate.not_after < self._clock.wall():
+        # With TLS 1.3 a certificate is refused after the client's handshake, by an alert or by silence.
+        hung_up = kind == "connection" and isinstance(error, _STALE)
+        if (kind == "tls" or hung_up) and self._tls.current.certificate.not_after < self._clock.wall():
             # The other side says no more than that it does not like the certificate.
             reason = "this node's own certificate has expired"
+        elif hung_up:
+            reason = "closed without an answer, as by a receiver that refuses the certificate"
         return Delivery(Outcome.BACKOFF, error_type=kind, reason=reason)
 
     def _verdict(self, response: httpcore.Response, body: bytes) -> Delivery:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,7 @@ from openclaw_exporter.receiver.settings import (
     TokenSettings,
 )
 from support.nodes import mutual_tls_client
+from support.pki import Pki
 from support.ports import free_port
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from openclaw_exporter.client import Publisher
-    from support.pki import Pki
 
     Make = Callable[..., Publisher]
 
@@ -106,3 +107,27 @@ def test_a_lost_state_directory_goes_over_the_epoch_that_was_heard(
         assert second.stats.failure == 1
         assert second.stats.dropped == 0
         assert view(pki, receiver, f"/{node_id}")["state"] == "up"
+
+
+def test_a_certificate_that_the_receiver_refuses_is_named(
+    pki: Pki,
+    receiver_settings: ReceiverSettings,
+    publish: Make,
+    node_id: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Receiver(receiver_settings) as receiver:
+        expired = pki.node(node_id, lifetime=dt.timedelta(seconds=-60))
+        publisher = publish(endpoint=receiver.addresses.api_url)
+        publisher.tick()
+        assert publisher.stats.buffered == 1
+        assert "this node's own certificate has expired" in caplog.text
+        publisher.stop(draining=False)
+        foreign = Pki(tmp_path).node(node_id)
+        expired.certificate.write_bytes(foreign.certificate.read_bytes())
+        expired.key.write_bytes(foreign.key.read_bytes())
+        publisher = publish(endpoint=receiver.addresses.api_url)
+        publisher.tick()
+        assert publisher.stats.buffered == 2
+        assert "a receiver that refuses the certificate" in caplog.text
