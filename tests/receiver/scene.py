@@ -42,7 +42,8 @@ AVAILABILITY = "/openclaw/availability"
 
 def receiver_settings(pki: Pki, directory: Path, **changes: Any) -> ReceiverSettings:
     """Return a safe configuration on free ports; `limits`, `tls`, `tokens` may be given as dictionaries."""
-    files = pki.server()
+    # Files of its own: a receiver that runs elsewhere would notice that they change.
+    files = pki.server(name=f"server-{uuid4()}")
     tls = {"ca": pki.ca, "certificate": files.certificate, "key": files.key, "trust_domain": pki.trust_domain}
     tokens = {
         "jwks": str(pki.jwks),
