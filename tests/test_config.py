@@ -234,6 +234,25 @@ WRONG: dict[str, tuple[str, list[str]]] = {
             "FILE: receiver.tokens.issuers[0].isuer: unknown key; did you mean 'issuer'?",
         ],
     ),
+    "a wrong item of a list that must not be empty": (
+        """
+        [receiver.tls]
+        ca = "ca.pem"
+        certificate = "receiver.pem"
+        key = "receiver.key"
+        trust_domain = "test.openclaw"
+        [receiver.tokens]
+        jwks = "jwks.json"
+        algorithms = ["HS256"]
+        issuers = [{issuer = "x", audience = "y"}]
+        """,
+        [
+            (
+                "FILE: receiver.tokens.algorithms[0]: got 'HS256'; "
+                "allowed: one of 'ES256', 'EdDSA', 'RS256', 'PS256'"
+            )
+        ],
+    ),
     "keys that contradict each other": (
         """
         [openclaw]
@@ -345,7 +364,7 @@ def test_toml_errors_name_file_line_and_column(file: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(file: Path) -> None:
-    with pytest.raises(UserError, match=r"openclaw.toml: no such file; give the configuration with --config"):
+    with pytest.raises(UserError, match=r"openclaw.toml: no such file; name the configuration"):
         load(file, {})
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         load(file.parent, {})

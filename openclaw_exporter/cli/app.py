@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 INTERRUPTED: Final = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
 
+_NO_FILE: Final = "no configuration was named: give --config FILE, or set OPENCLAW_CONFIG"
 _COMMANDS: Final[Mapping[str, str]] = {
     "agent": "Collect on this node, export metrics and publish heartbeats.",
     "receiver": "Receive heartbeats and keep the registry of nodes.",
@@ -46,7 +47,8 @@ class MistakeError(click.ClickException):
 def _text(error: UserError) -> str:
     if isinstance(error, ConfigError) and len(error.problems) > 1:
         lines = (f"  {problem}" for problem in error.problems)
-        return f"the configuration has {len(error.problems)} errors:\n" + "\n".join(lines)
+        text = "\n".join((f"the configuration has {len(error.problems)} errors:", *lines))
+        return text if any(problem.source for problem in error.problems) else f"{text}\n{_NO_FILE}"
     return str(error)
 
 

@@ -111,7 +111,5 @@ def _refusal(base: str, answer: httpx.Response) -> str:
         detail = ""
     text = f"{base} answered {answer.status_code}" + (f": {detail}" if detail else "")
     if answer.status_code == _FORBIDDEN:
-        text += (
-            "; only a reader's certificate reads the registry: openclaw-exporter pki reader DIR --name NAME"
-        )
+        text += "; to make one: openclaw-exporter pki reader DIR --name NAME"
     return text

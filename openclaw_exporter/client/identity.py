@@ -29,18 +29,27 @@ def settle_node_id(settings: ClientSettings, certified: str | None, state: State
         CredentialError: The certificate is another node's than the configuration says.
         StateError: The state directory is another node's, or a new id cannot be kept.
     """
+    check_certified(settings, certified)
     configured = settings.node_id or None
-    if configured is not None and certified is not None and configured != certified:
-        raise CredentialError(
-            f"openclaw.node_id is {configured}, but {settings.tls.certificate} is the certificate of node "
-            f"{certified}: remove openclaw.node_id, or use that node's certificate"
-        )
     source = "openclaw.node_id" if configured is not None else f"the certificate {settings.tls.certificate}"
     return state.settle_node_id(configured or certified, source=source)
 
 
+def check_certified(settings: ClientSettings, certified: str | None) -> None:
+    """Check that configuration and certificate do not name two nodes.
+
+    Raises:
+        CredentialError: They do.
+    """
+    if settings.node_id and certified is not None and settings.node_id != certified:
+        raise CredentialError(
+            f"openclaw.node_id is {settings.node_id}, but {settings.tls.certificate} is the certificate of "
+            f"node {certified}: remove openclaw.node_id, or use that node's certificate"
+        )
+
+
 def resolve_node_id(settings: ClientSettings) -> str:
-    """Return the id that a publisher with these settings has, without making one.
+    """Return the id that a publisher with these settings has, without making a publisher.
 
     Where publishing is switched off, credentials and state directory may be missing: the id is then one of
     this process only, and a log line says so.
@@ -50,7 +59,9 @@ def resolve_node_id(settings: ClientSettings) -> str:
     """
     try:
         certified = _certified(settings)
-        state = StateDirectory(settings.state_dir)
+        # A publisher that is on opens the directory again and says what is wrong with it; one that is off and
+        # has its id needs no directory.
+        state = StateDirectory(settings.state_dir, quiet=settings.enabled or settings.node_id != "")
         try:
             return settle_node_id(settings, certified, state)
         finally:

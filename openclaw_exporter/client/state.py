@@ -34,6 +34,7 @@ class StateDirectory:
 
     Args:
         path: The directory; made where it is missing. None keeps nothing on disk.
+        quiet: Do not log that it cannot be written.
 
     Attributes:
         writable: Whether what is kept here outlives the process.
@@ -42,8 +43,9 @@ class StateDirectory:
         StateError: Another process, or another publisher in this one, uses the directory.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, quiet: bool = False) -> None:
         self._path = path
+        self._level = logging.DEBUG if quiet else logging.WARNING
         self._lock: int | None = None
         self._epoch = -1
         self.writable = False
@@ -147,7 +149,8 @@ class StateDirectory:
         return True
 
     def _warn(self, what: str, error: OSError) -> None:
-        _LOG.warning(
+        _LOG.log(
+            self._level,
             "state directory %s %s (%s): publishing goes on, but what it keeps is lost with this process",
             self._path,
             what,

@@ -24,7 +24,7 @@ def read_file(path: Path) -> dict[str, object]:
         text = path.read_bytes().decode()
         return tomllib.loads(text)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give the configuration with --config") from None
+        raise UserError(f"{path}: no such file; name the configuration that is meant") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -218,10 +218,10 @@ class _Loading:
         self, table: Table, content: object, found: tuple[ConfigProblem, ...]
     ) -> Iterator[ConfigProblem]:
         """Yield what is wrong between the keys of a table, its wrong keys left out."""
-        wrong = {problem.key for problem in found}
+        wrong = {key for problem in found for key in (problem.key, problem.key.split("[", 1)[0])}
         if not isinstance(content, dict) or f"{table.name}.enabled" in wrong:
             return
-        pruned = _without(content, table.name, {key.split("[", 1)[0] for key in wrong})
+        pruned = _without(content, table.name, wrong)
         try:
             problems = table.check(self._settings(table, pruned))
         except ConfigError:

@@ -43,6 +43,26 @@ def test_a_right_configuration_ends_with_0(tmp_path: Path) -> None:
     assert check(agent)[:2] == (0, f"{agent}: no errors\n")
 
 
+def test_credential_files_that_cannot_be_used_are_warnings(tmp_path: Path) -> None:
+    made = PkiDirectory.create(tmp_path, trust_domain="test.openclaw", hosts=("localhost",))
+    node = made.issue_node()
+    assert node.configuration is not None
+    node.key.write_bytes((tmp_path / "token.key").read_bytes())
+    (tmp_path / "token.key").unlink()
+    code, out, err = check(node.configuration)
+    assert (code, out) == (0, f"{node.configuration}: no errors\n")
+    assert f"warning: {node.key} is not the key of {node.certificate}\n" in err
+    assert f"warning: {tmp_path / 'token.key'} cannot be read: No such file or directory\n" in err
+
+    (tmp_path / "jwks.json").write_text("[]")
+    (tmp_path / "receiver.key").unlink()
+    code, _, err = check(made.receiver_configuration)
+    warnings = err.splitlines()
+    assert (code, len(warnings)) == (0, 2)
+    assert "see receiver.tls" in warnings[0]
+    assert warnings[1].startswith(f"warning: {tmp_path / 'jwks.json'}: not a strict JSON object")
+
+
 def test_all_errors_are_told_at_once_those_of_plugins_too(file: Path) -> None:
     pytest.importorskip("openclaw_exporter_system")
     file.write_text(BROKEN)
@@ -117,7 +137,9 @@ def test_every_key_can_be_listed() -> None:
 def test_the_examples_are_right(name: str) -> None:
     pytest.importorskip("openclaw_exporter_chimera")
     file = Path(__file__).parents[2] / "examples" / "config" / f"{name}.toml"
-    assert check(file) == (0, f"{file}: no errors\n", "")
+    code, out, err = check(file)
+    assert (code, out) == (0, f"{file}: no errors\n")
+    assert all(re.match("warning: /etc/openclaw/.* cannot be read", line) for line in err.splitlines())
 
 
 def test_the_examples_variants_are_right(file: Path) -> None:
@@ -126,3 +148,11 @@ def test_the_examples_variants_are_right(file: Path) -> None:
     file.write_text(re.sub(r"^#   (?=\[\[|\w+ = )", "", text, flags=re.MULTILINE))
     assert check(file)[0] == 0
     assert len(load(file, {}).get(ReceiverSettings).tokens.issuers) == 2
+
+
+def test_without_a_configuration_it_is_said_how_to_name_one() -> None:
+    result = CliRunner(env={"OPENCLAW_CONFIG": ""}).invoke(app, ["agent"])
+    assert result.exit_code == 2
+    assert result.stderr.endswith(
+        "\nno configuration was named: give --config FILE, or set OPENCLAW_CONFIG\n"
+    )

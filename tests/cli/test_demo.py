@@ -246,7 +246,17 @@ def test_a_directory_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
     assert {"pki", "logs", "agent.toml", "receiver.toml"} <= {path.name for path in kept.iterdir()}
     assert "publishes to https://127.0.0.1" in (kept / "logs" / "agent.log").read_text()
     code, _, err = Running(tmp_path, *flags).end()
-    assert (code, "these files exist already" in err) == (2, True)
+    assert (code, "give --keep another directory" in err) == (2, True)
+
+
+def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.touch()
+    code, _, err = Running(tmp_path, "--for", "1", "--keep", str(in_the_way / "kept")).end()
+    assert (code, err) == (
+        2,
+        f"openclaw-exporter: {in_the_way / 'kept'} cannot be written: Not a directory; see --keep\n",
+    )
 
 
 @pytest.mark.timeout(120)

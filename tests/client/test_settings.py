@@ -200,6 +200,22 @@ def test_the_node_id_is_the_same_before_and_after(
     publisher.stop()
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_state_directory_that_cannot_be_written_is_told_once(
+    settings: ClientSettings,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    enabled: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    (tmp_path / "file").touch()
+    lost = dataclasses.replace(settings, enabled=enabled, state_dir=tmp_path / "file" / "state")
+    # As an agent does: first the id, then the publisher with that id.
+    known = dataclasses.replace(lost, node_id=resolve_node_id(lost))
+    Publisher(known, Report).stop(draining=False)
+    told = [record for record in caplog.records if "cannot be written" in record.getMessage()]
+    assert [record.levelname for record in told] == ["WARNING"]
+
+
 def test_switched_off_needs_no_credentials(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     nowhere = tmp_path / "file" / "state"

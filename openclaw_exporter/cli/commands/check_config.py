@@ -33,7 +33,8 @@ class _Report:
 def command(context: click.Context, *, file: Path | None, list_keys: bool, as_json: bool) -> None:
     """Check the configuration FILE, with the environment and the plugins, and report all its errors.
 
-    Ends with 0 where it is right and with 2 where it is not.
+    Ends with 0 where it is right and with 2 where it is not. Certificates and keys that cannot be used on
+    this machine are warnings: the file may be meant for another one.
     """
     if list_keys:
         _list_keys(as_json=as_json)
@@ -51,14 +52,16 @@ def command(context: click.Context, *, file: Path | None, list_keys: bool, as_js
 
 
 def _check(file: Path) -> _Report:
-    from openclaw_exporter.config import examine  # noqa: PLC0415 - only where the command runs
+    from openclaw_exporter.cli.credential_files import unusable  # noqa: PLC0415 - only where the command runs
+    from openclaw_exporter.config import examine  # noqa: PLC0415
 
     try:
         examined = examine(file, os.environ)
     except UserError as error:
         return _Report((ConfigProblem("", str(error)),))
     plugins = _check_plugins(examined.config) if "agent" in examined.services else _Report(())
-    return _Report((*examined.problems, *plugins.errors), (*examined.config.warnings, *plugins.warnings))
+    warnings = (*examined.config.warnings, *plugins.warnings, *unusable(examined.config))
+    return _Report((*examined.problems, *plugins.errors), warnings)
 
 
 def _check_plugins(config: Config) -> _Report:

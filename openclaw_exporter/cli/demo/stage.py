@@ -11,6 +11,7 @@ from openclaw_exporter.cli.demo.ports import free_port
 from openclaw_exporter.cli.pki_configurations import agent_tables, document, receiver_tables
 from openclaw_exporter.cli.pki_files import Identity, PkiDirectory
 from openclaw_exporter.client import BufferSettings, ClientSettings, TlsSettings, TokenSettings
+from openclaw_exporter.errors import UserError
 
 if TYPE_CHECKING:
     from openclaw_exporter.cli.demo.queues import Queues
@@ -44,9 +45,17 @@ class Stage:
 
     @classmethod
     def build(cls, directory: Path, *, interval: int) -> Stage:
-        """Make the certificates and choose the ports."""
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / "logs").mkdir(exist_ok=True)
+        """Make the certificates and choose the ports.
+
+        Raises:
+            UserError: The directory cannot be written, or another demo has been there.
+        """
+        try:
+            (directory / "logs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{directory} cannot be written: {error.strerror}; see --keep") from None
+        if (directory / "pki").exists():
+            raise UserError(f"{directory} holds a demo already: remove it, or give --keep another directory")
         pki = PkiDirectory.create(
             directory / "pki", trust_domain=_TRUST_DOMAIN, hosts=_HOSTS, port=free_port()
         )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _EVERY: Final = 5.0
 """Seconds between two plain lines that sum everything up."""
 _EVENTS: Final = 6
+_FEWEST_ROWS: Final = 8
+"""Of nodes; for them the addresses give way on a small terminal."""
 _STYLES: Final = {"up": "green", "late": "yellow", "expired": "red"}
 
 
@@ -91,7 +93,7 @@ class LiveView:
         from rich.live import Live  # noqa: PLC0415
 
         self._console = Console()
-        self._head = head
+        self._head_height = sum(map(self._height, head))
         self._first = first
         self._events: deque[str] = deque(maxlen=_EVENTS)
         for line in head:
@@ -111,10 +113,16 @@ class LiveView:
 
         clock = time.strftime("%H:%M:%S")
         self._events.extend(f"{clock} {change}" for change in changes)
-        room = max(4, self._console.height - _EVENTS - 5)
+        summary = totals(sight)
+        # The table's head and its last line, events, the summary, the line of the cursor.
+        free = self._console.height - _EVENTS - self._height(summary) - 3
+        room = max(4, min(free, max(free - self._head_height, _FEWEST_ROWS)))
         lines = [Text(event, no_wrap=True, overflow="ellipsis") for event in self._events]
-        bottom = Text(totals(sight), style="bold")
+        bottom = Text(summary, style="bold")
         self._live.update(Group(self._table(sight, room), *lines, bottom))
+
+    def _height(self, line: str) -> int:
+        return max(1, -(-len(line) // self._console.width))
 
     def _table(self, sight: Sight, room: int) -> RenderableType:
         from rich.table import Table  # noqa: PLC0415

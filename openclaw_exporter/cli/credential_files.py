@@ -1,0 +1,71 @@
+"""Which of the credential files that a configuration names cannot be used on this machine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from openclaw_exporter.client.bearer import ExternalBearer, MintedBearer
+from openclaw_exporter.client.clock import SystemClock
+from openclaw_exporter.client.credentials import TlsFiles
+from openclaw_exporter.client.identity import check_certified
+from openclaw_exporter.client.settings import ClientSettings
+from openclaw_exporter.errors import CredentialError
+from openclaw_exporter.logs import Episodes
+from openclaw_exporter.receiver.credentials import server_context
+from openclaw_exporter.receiver.safety import is_url
+from openclaw_exporter.receiver.settings import ReceiverSettings
+from openclaw_exporter.wire.tokens import KeySet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from openclaw_exporter.config import Config
+
+
+def unusable(config: Config) -> Iterator[str]:
+    """Yield why an agent or a receiver with this configuration would not start here, a line a cause.
+
+    Args:
+        config: The settings of each program; a table that is not there, or wrong, is passed over.
+    """
+    client = config.find(ClientSettings)
+    if client is not None and client.enabled and client.tls.certificate is not None:
+        yield from _causes(lambda: _open_tls(client), lambda: _open_token(client))
+    receiver = config.find(ReceiverSettings)
+    if receiver is not None and receiver.tls.certificate is not None:
+        tokens = receiver.tokens
+        yield from _causes(lambda: server_context(receiver.tls))
+        for source in sorted({issuer.jwks or tokens.jwks for issuer in tokens.issuers}):
+            if not is_url(source):
+                yield from _causes(lambda file=Path(source): _open_keys(file))  # type: ignore[misc] # bound now
+
+
+def _causes(*attempts: Callable[[], object]) -> Iterator[str]:
+    for attempt in attempts:
+        try:
+            attempt()
+        except CredentialError as error:
+            yield str(error)
+
+
+def _open_tls(settings: ClientSettings) -> None:
+    files = TlsFiles(settings.tls, Episodes(logging.getLogger(__name__)))
+    check_certified(settings, files.current.node_id)
+
+
+def _open_token(settings: ClientSettings) -> None:
+    episodes = Episodes(logging.getLogger(__name__))
+    token = settings.token
+    if token.profile == "minted":
+        MintedBearer(token, "", SystemClock(), episodes)
+    elif token.file is not None:
+        ExternalBearer(token.file, episodes)
+
+
+def _open_keys(file: Path) -> None:
+    try:
+        KeySet.from_jwks(file.read_bytes(), source=str(file))
+    except OSError as error:
+        raise CredentialError(f"{file}: cannot be read: {error.strerror}") from None
