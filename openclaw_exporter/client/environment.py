@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX: Final = "OPENCLAW_"
+
+_PLAIN_WORDS: Final = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
+"""What msgspec calls a type, and what a person does."""
 
 
 def load_settings_from_env(environ: Mapping[str, str]) -> ClientSettings:
@@ -73,7 +77,11 @@ def _value(text: str, annotation: Any) -> object:
 
 
 def _plain(allowed: str) -> str:
-    return "one of the documented values" if allowed.startswith("Invalid enum") else allowed
+    if allowed.startswith("Invalid enum"):
+        return "one of the documented values"
+    for word, plain in _PLAIN_WORDS.items():
+        allowed = re.sub(rf"\b{word}\b", plain, allowed)
+    return allowed
 
 
 def _variable(key: str) -> str:

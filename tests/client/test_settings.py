@@ -200,6 +200,14 @@ def test_the_node_id_is_the_same_before_and_after(
     publisher.stop()
 
 
+def test_what_is_allowed_is_said_in_words() -> None:
+    wrong = {"OPENCLAW_ENABLED": "maybe", "OPENCLAW_INTERVAL": "0", "OPENCLAW_ROLLOUT_PERCENT": "200"}
+    with pytest.raises(ConfigError) as caught:
+        load_settings_from_env(wrong)
+    allowed = [problem.allowed for problem in caught.value.problems]
+    assert allowed == ["true or false", "an integer >= 1", "a number <= 100.0"]
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_state_directory_that_cannot_be_written_is_told_once(
     settings: ClientSettings,

@@ -99,6 +99,14 @@ def test_a_refusal_is_an_exit_code(environment: dict[str, str], stub: StubReceiv
     assert "parked (403)" in ran.stdout
 
 
+@pytest.mark.parametrize("queue", ["planner", "planner=", "=3", "planner=-3", "planner=few"])
+def test_a_queue_that_is_none_is_named(environment: dict[str, str], stub: StubReceiver, queue: str) -> None:
+    ran = run(environment, "--once", "--queue", queue)
+    assert ran.returncode == 2
+    assert f"{queue!r} is no TOPIC=DEPTH, such as planner=3" in ran.stderr
+    assert stub.seen == []
+
+
 def test_switched_off(environment: dict[str, str], stub: StubReceiver) -> None:
     ran = run({**environment, "OPENCLAW_ENABLED": "false"}, "--once")
     assert ran.returncode == 0

@@ -126,6 +126,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _queue(text: str) -> tuple[str, int]:
     topic, _, depth = text.partition("=")
+    if not topic or not depth.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no TOPIC=DEPTH, such as planner=3")
     return topic, int(depth)
 
 
