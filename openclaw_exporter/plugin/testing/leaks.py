@@ -32,7 +32,8 @@ _MOST_RUNS: Final = 100
 
 _LEAST_RESIDENT: Final = 256 * 1024
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
-_OURS: Final = (__file__, tracemalloc.__file__, threading.__file__)
+_NOT_ITS_OWN: Final = (__file__, tracemalloc.__file__, threading.__file__, "*/coverage/*", "*/_pytest/*")
+"""Files whose memory is no collector's: this module, and what measures and runs tests."""
 _PROCESS: Final = Path("/proc/self")
 
 
@@ -56,7 +57,7 @@ class Held:
     def now(cls) -> Held:
         """Look, after a garbage collection."""
         gc.collect()
-        return cls(tracemalloc.get_traced_memory()[0], _resident(), _entries("task"), _entries("fd"))
+        return cls(_traced_bytes(), _resident(), _entries("task"), _entries("fd"))
 
 
 def check_leaks(runner: Runner, *, runs: int) -> Findings:
@@ -191,10 +192,22 @@ def _traced() -> Iterator[None]:
 def _where(first: tracemalloc.Snapshot) -> str:
     """Return the line of code whose allocations have grown most."""
     gc.collect()
-    top = tracemalloc.take_snapshot().compare_to(first, "lineno")
+    top = _own(tracemalloc.take_snapshot()).compare_to(_own(first), "lineno")
     frames = [entry.traceback[0] for entry in top if entry.size_diff > 0]
-    own = [frame for frame in frames if frame.filename not in _OURS]
-    return f"{Path(own[0].filename).name}:{own[0].lineno}" if own else "an unknown line"
+    return f"{Path(frames[0].filename).name}:{frames[0].lineno}" if frames else "an unknown line"
+
+
+def _traced_bytes() -> int:
+    if not tracemalloc.is_tracing():
+        return 0
+    return sum(trace.size for trace in _own(tracemalloc.take_snapshot()).traces)
+
+
+def _own(snapshot: tracemalloc.Snapshot) -> tracemalloc.Snapshot:
+    """Leave out what no collector has allocated."""
+    return snapshot.filter_traces(
+        [tracemalloc.Filter(inclusive=False, filename_pattern=p) for p in _NOT_ITS_OWN]
+    )
 
 
 def _resident() -> int | None:
