@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from openclaw_exporter.errors import CredentialError, OpenClawError, UserError
+from openclaw_exporter.wire.loopback import is_loopback_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,7 +28,8 @@ class Registry:
     """A connection to one receiver's registry; a context manager.
 
     Args:
-        endpoint: The receiver's base URL.
+        endpoint: The receiver's base URL; `http://` for a receiver with insecure_dev on this machine, which
+            needs no files.
         ca: PEM file of the authorities that sign the receiver's certificate.
         certificate: PEM file of the reader's certificate.
         key: PEM file of its private key.
@@ -37,14 +39,14 @@ class Registry:
         UserError: The endpoint is no https URL.
     """
 
-    def __init__(self, endpoint: str, *, ca: Path, certificate: Path, key: Path) -> None:
+    def __init__(self, endpoint: str, *, ca: Path | None, certificate: Path | None, key: Path | None) -> None:
         parts = urlsplit(endpoint)
-        if parts.scheme != "https" or not parts.hostname:
+        is_open = is_loopback_url(endpoint)
+        if not is_open and (parts.scheme != "https" or not parts.hostname):
             raise UserError(f"the endpoint {endpoint!r} is no https URL, such as https://receiver:8443")
-        self._base = f"https://{parts.netloc}"
-        self._client = httpx.Client(
-            base_url=self._base, verify=_context(ca, certificate, key), timeout=_TIMEOUT, trust_env=False
-        )
+        self._base = f"{parts.scheme}://{parts.netloc}"
+        verify = True if is_open else _context(ca, certificate, key)
+        self._client = httpx.Client(base_url=self._base, verify=verify, timeout=_TIMEOUT, trust_env=False)
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +88,9 @@ class Registry:
         raise RegistryError(_refusal(self._base, answer))
 
 
-def _context(ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+def _context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    if ca is None or certificate is None or key is None:
+        raise UserError("an https endpoint needs ca, certificate and key")
     for path in (ca, certificate, key):
         try:
             path.open("rb").close()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from openclaw_exporter.client.clock import Clock
-    from openclaw_exporter.client.settings import TokenSettings
+    from openclaw_exporter.client.settings import ClientSettings, TokenSettings
     from openclaw_exporter.logs import Episodes
     from openclaw_exporter.wire.tokens import Token
 
@@ -34,7 +34,7 @@ class Bearer(Protocol):
     validity: Validity | None
 
     def token(self, thumbprint: str) -> str:
-        """Return a token for a connection with this certificate."""
+        """Return a token for a connection with this certificate; empty where none is sent."""
         ...
 
     def renew(self, offset: float) -> None:
@@ -46,16 +46,32 @@ class Bearer(Protocol):
         ...
 
 
-def open_bearer(settings: TokenSettings, node_id: str, clock: Clock, episodes: Episodes) -> Bearer:
+def open_bearer(settings: ClientSettings, node_id: str, clock: Clock, episodes: Episodes) -> Bearer:
     """Return the token source that the settings ask for.
 
     Raises:
         CredentialError: Its file cannot be used.
         ConfigError: Issuer or audience of minted tokens are missing.
     """
-    if settings.profile == "external":
-        return ExternalBearer(_needed(settings.file, "openclaw.token.file"), episodes)
-    return MintedBearer(settings, node_id, clock, episodes)
+    if settings.insecure_dev:
+        return NoBearer()
+    if settings.token.profile == "external":
+        return ExternalBearer(_needed(settings.token.file, "openclaw.token.file"), episodes)
+    return MintedBearer(settings.token, node_id, clock, episodes)
+
+
+class NoBearer:
+    """No token at all."""
+
+    def __init__(self) -> None:
+        self.validity: Validity | None = None
+
+    def token(self, thumbprint: str) -> str:  # noqa: ARG002 - there is no certificate either
+        """Return nothing."""
+        return ""
+
+    def renew(self, offset: float) -> None:
+        """There is nothing to renew."""
 
 
 class MintedBearer:

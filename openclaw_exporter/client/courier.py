@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.client.bearer import Bearer
     from openclaw_exporter.client.clock import Clock
-    from openclaw_exporter.client.credentials import TlsFiles, Validity
+    from openclaw_exporter.client.credentials import Tls, Validity
     from openclaw_exporter.client.metrics import PublisherMetrics
     from openclaw_exporter.client.outgoing import Outgoing
     from openclaw_exporter.client.settings import ClientSettings
@@ -44,7 +44,7 @@ class Courier:
     Args:
         settings: Endpoint, time-outs and proxy.
         node_id: Whose heartbeats they are.
-        tls: The node's TLS files.
+        tls: What secures the connection.
         bearer: Where its tokens come from.
         clock: The time.
         metrics: Where attempts are counted.
@@ -61,7 +61,7 @@ class Courier:
         settings: ClientSettings,
         *,
         node_id: str,
-        tls: TlsFiles,
+        tls: Tls,
         bearer: Bearer,
         clock: Clock,
         metrics: PublisherMetrics,
@@ -85,7 +85,7 @@ class Courier:
     def credentials(self) -> Mapping[str, Validity]:
         """Return the validity of each credential in use."""
         current = self._tls.current
-        found = {"certificate": current.certificate, "ca": current.ca}
+        found = {"certificate": current.certificate, "ca": current.ca} if current.context else {}
         return found if self._bearer.validity is None else {**found, "token": self._bearer.validity}
 
     def deliver(
@@ -155,7 +155,7 @@ class Courier:
             # An answer has a few hundred bytes; whoever compresses one wants something else.
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
-            "Authorization": f"Bearer {token}",
+            **({"Authorization": f"Bearer {token}"} if token else {}),
             headers.INTERVAL: str(outgoing.interval),
             headers.SEQUENCE: outgoing.sequence,
             **extra,
@@ -195,7 +195,7 @@ class Courier:
     def _failure(self, error: Exception) -> Delivery:
         kind, reason = failure_of(error), why(error)
         # With TLS 1.3 a certificate is refused after the client's handshake, by an alert or by silence.
-        hung_up = kind == "connection" and isinstance(error, _STALE)
+        hung_up = kind == "connection" and isinstance(error, _STALE) and self._tls.current.context is not None
         if (kind == "tls" or hung_up) and self._tls.current.certificate.not_after < self._clock.wall():
             # The other side says no more than that it does not like the certificate.
             reason = "this node's own certificate has expired"

@@ -7,11 +7,13 @@ the files did not change while they were read, and the certificate is the same n
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import re
 import ssl
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -29,9 +31,10 @@ from openclaw_exporter.wire.fields import UUID
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from openclaw_exporter.client.settings import TlsSettings
+    from openclaw_exporter.client.settings import ClientSettings, TlsSettings
     from openclaw_exporter.logs import Episodes
 
+_LOG = logging.getLogger(__name__)
 _ATTEMPTS: Final = 3
 _node_of = re.compile(rf"spiffe://[^/]+/chimera/node/({UUID})").fullmatch
 _private_key_in = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL).search
@@ -54,7 +57,7 @@ class Credentials:
     """One consistent set of TLS files.
 
     Attributes:
-        context: For connections to the receiver: TLS 1.2 or newer, both sides authenticated.
+        context: For connections to the receiver: TLS 1.2 or newer, both sides authenticated. None: no TLS.
         thumbprint: The certificate's `x5t#S256`.
         node_id: The node that the certificate's URI SAN names; None where it names none.
         certificate: The certificate's validity.
@@ -62,12 +65,54 @@ class Credentials:
         digest: Tells one set of files from another.
     """
 
-    context: ssl.SSLContext
+    context: ssl.SSLContext | None
     thumbprint: str
     node_id: str | None
     certificate: Validity
     ca: Validity
     digest: bytes
+
+
+class Tls(Protocol):
+    """What a connection to the receiver is secured with.
+
+    Attributes:
+        current: What is in use.
+    """
+
+    current: Credentials
+
+    def refresh(self, node_id: str) -> bool:
+        """Bring `current` up to date for this node; return whether it is another set now."""
+        ...
+
+
+def open_tls(settings: ClientSettings, episodes: Episodes) -> Tls:
+    """Return what the settings ask for; a log line says so where that is nothing.
+
+    Raises:
+        CredentialError: There is no usable set of files to begin with.
+    """
+    if not settings.insecure_dev:
+        return TlsFiles(settings.tls, episodes)
+    _LOG.warning(
+        "openclaw.insecure_dev is on: heartbeats go to %s in plain HTTP, without certificate and token. "
+        "This is for trying things out on this machine only",
+        settings.endpoint,
+    )
+    return NoTls()
+
+
+class NoTls:
+    """Plain HTTP: no files."""
+
+    def __init__(self) -> None:
+        always = Validity(-math.inf, math.inf)
+        self.current = Credentials(None, "", None, certificate=always, ca=always, digest=b"")
+
+    def refresh(self, node_id: str) -> bool:  # noqa: ARG002 - there is nothing that could be another's
+        """Return that nothing has changed."""
+        return False
 
 
 class TlsFiles:

@@ -76,7 +76,7 @@ def resolve_node_id(settings: ClientSettings) -> str:
 
 
 def _certified(settings: ClientSettings) -> str | None:
-    if settings.tls.certificate is None and not settings.enabled:
+    if settings.insecure_dev or (settings.tls.certificate is None and not settings.enabled):
         return None
     try:
         return TlsFiles(settings.tls, Episodes(_LOG)).current.node_id

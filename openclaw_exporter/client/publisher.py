@@ -14,7 +14,7 @@ from openclaw_exporter.client.beats import BeatMaker
 from openclaw_exporter.client.buffer import Buffer
 from openclaw_exporter.client.clock import SystemClock
 from openclaw_exporter.client.courier import Courier
-from openclaw_exporter.client.credentials import TlsFiles
+from openclaw_exporter.client.credentials import open_tls
 from openclaw_exporter.client.engine import Engine, Parts
 from openclaw_exporter.client.identity import resolve_node_id, settle_node_id
 from openclaw_exporter.client.journal import Journal
@@ -194,7 +194,7 @@ class Publisher:
         if not settings.enabled:
             _LOG.info("publishing is switched off: openclaw.enabled is false")
             return resolve_node_id(settings)
-        tls = TlsFiles(settings.tls, self._episodes)
+        tls = open_tls(settings, self._episodes)
         state = StateDirectory(settings.state_dir)
         self._close.append(state.close)
         node_id = settle_node_id(settings, tls.current.node_id, state)
@@ -202,7 +202,7 @@ class Publisher:
             _LOG.info("node %s is not among the %g %% that publish", node_id, settings.rollout_percent)
             state.close()
             return node_id
-        bearer = open_bearer(settings.token, node_id, clock, self._episodes)
+        bearer = open_bearer(settings, node_id, clock, self._episodes)
         courier = Courier(
             settings,
             node_id=node_id,

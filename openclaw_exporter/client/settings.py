@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from openclaw_exporter.errors import ConfigProblem
 from openclaw_exporter.wire.fields import UUID
+from openclaw_exporter.wire.loopback import is_loopback_url
 
 PATH: Final = "/openclaw/availability"
 """The path of the publish call (the contract, `POST /openclaw/availability`)."""
@@ -104,6 +105,9 @@ class ClientSettings:
             publishing goes on without it, with a warning.
         proxy: URL of an HTTP proxy to reach the receiver through (`http://host:port`). The proxy variables of
             the environment have no effect.
+        insecure_dev: Plain HTTP without certificate and token, to try things out with a receiver that runs on
+            this machine with the same key: `endpoint` is `http://` and a loopback address; `tls` and `token`
+            have no effect.
         tls: Mutual TLS.
         token: The bearer token.
         buffer: Heartbeats that wait for a receiver that is away.
@@ -122,6 +126,7 @@ class ClientSettings:
     version: str = ""
     state_dir: Path | None = Path("/var/lib/openclaw-exporter")
     proxy: str = ""
+    insecure_dev: bool = False
     tls: TlsSettings = field(default_factory=TlsSettings)
     token: TokenSettings = field(default_factory=TokenSettings)
     buffer: BufferSettings = field(default_factory=BufferSettings)
@@ -139,10 +144,10 @@ def check(settings: ClientSettings, *, key: str = "openclaw") -> tuple[ConfigPro
     return tuple(
         ConfigProblem(f"{key}.{name}", message, allowed)
         for name, message, allowed in (
-            *_endpoint_problems(settings.endpoint),
+            *(_open_problems(settings) if settings.insecure_dev else _endpoint_problems(settings.endpoint)),
             *_proxy_problems(settings.proxy),
             *_interval_problems(settings),
-            *_file_problems(settings),
+            *([] if settings.insecure_dev else _file_problems(settings)),
         )
     )
 
@@ -185,6 +190,18 @@ def _endpoint_problems(endpoint: str) -> list[_Problem]:
         return [("endpoint", "is needed while openclaw.enabled is true", allowed)]
     fault = _url_fault(endpoint, "https")
     return [("endpoint", fault, allowed)] if fault else []
+
+
+def _open_problems(settings: ClientSettings) -> list[_Problem]:
+    """Return what would let a heartbeat without credentials leave this machine."""
+    problems = []
+    fault = _url_fault(settings.endpoint, "http")
+    if fault or not is_loopback_url(settings.endpoint):
+        message = fault or "is another machine, where openclaw.insecure_dev sends nothing"
+        problems.append(("endpoint", message, "http://127.0.0.1:port while openclaw.insecure_dev is true"))
+    if settings.proxy:
+        problems.append(("proxy", "cannot be used while openclaw.insecure_dev is true", ""))
+    return problems
 
 
 def _proxy_problems(proxy: str) -> list[_Problem]:

@@ -149,12 +149,12 @@ class KeptTransport:
     """One connection to the receiver, kept between requests.
 
     Args:
-        context: How to authenticate the receiver, and this node to it.
+        context: How to authenticate the receiver, and this node to it; None for `http://` alone.
         keep: Seconds for which an idle connection is kept.
         proxy: URL of an HTTP proxy; empty for none.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, keep: float, proxy: str = "") -> None:
+    def __init__(self, context: ssl.SSLContext | None, *, keep: float, proxy: str = "") -> None:
         self.network = Network()
         self._pool = httpcore.ConnectionPool(
             ssl_context=context,

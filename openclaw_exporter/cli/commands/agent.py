@@ -23,11 +23,21 @@ _LOGGER = logging.getLogger(__name__)
 
 @click.command(name="agent")
 @config_option
+@click.option(
+    "--insecure-dev",
+    is_flag=True,
+    help="Publish in plain HTTP without certificate and token, to try things out; to this machine only.",
+)
 @log_level_option
 @log_format_option
 @click.pass_context
 def command(
-    context: click.Context, *, config: Path | None, log_level: str | None, log_format: str | None
+    context: click.Context,
+    *,
+    config: Path | None,
+    insecure_dev: bool,
+    log_level: str | None,
+    log_format: str | None,
 ) -> None:
     """Collect on this node, export metrics and publish heartbeats, until SIGTERM.
 
@@ -35,7 +45,13 @@ def command(
     """
     from openclaw_exporter.agent.agent import Agent  # noqa: PLC0415 - only where the command runs
 
-    flags = overrides({"log.level": log_level, "log.format": log_format})
+    flags = overrides(
+        {
+            "openclaw.insecure_dev": insecure_dev or None,
+            "log.level": log_level,
+            "log.format": log_format,
+        }
+    )
     agent = Agent(_read(config, flags))
     with _noted_signals() as noted:
         agent.run((lambda: _read(config, flags)) if config is not None else None)

@@ -47,7 +47,8 @@ def command(
     """List the nodes of a receiver's registry.
 
     Where the receiver is and which certificate to show comes from the options, or from the tables [openclaw]
-    and [openclaw.tls] of a configuration. The certificate has to be a reader's.
+    and [openclaw.tls] of a configuration. The certificate has to be a reader's. A receiver on this machine
+    with --insecure-dev (http://127.0.0.1:port) asks for none.
     """
     from openclaw_exporter.cli.registry import Registry, RegistryError  # noqa: PLC0415 - imports httpx
 
@@ -86,7 +87,9 @@ def _place(given: dict[str, Any], config: Path | None) -> dict[str, Any]:
             "key": tls.key or tls.certificate,
         }
         given = {name: value or found[name] for name, value in given.items()}
-    missing = [f"--{name}" for name, value in given.items() if not value]
+    # Of any other endpoint the registry says whether it needs no files, or will not do.
+    needed = tuple(given) if (given["endpoint"] or "https:").startswith("https:") else ("endpoint",)
+    missing = [f"--{name}" for name in needed if not given[name]]
     if missing:
         raise UserError(f"give {', '.join(missing)}, or a configuration with --config")
     return given
