@@ -6,6 +6,8 @@ PLUGINS := $(sort $(wildcard plugins/*))
 MANIFESTS := pyproject.toml $(wildcard plugins/*/pyproject.toml)
 EDITABLE := $(foreach plugin,$(PLUGINS),-e ./$(plugin))
 ARGS ?=
+# Most tests wait for other processes, so a few more workers than cores cost nothing.
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak check format docs bench dist clean
@@ -17,9 +19,9 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 
 $(VENV)/.run: $(BIN)/python $(MANIFESTS)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet -e '.[receiver]' $(EDITABLE)
 	@touch $@
 
@@ -36,7 +38,7 @@ demo: $(VENV)/.run ## the main job on this machine: PKI, receiver, agent, neighb
 
 test: $(VENV)/.test ## all tests but the long ones, with branch coverage (ARGS="-k name")
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m coverage run -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(ARGS)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(if $(ARGS),,$(BIN)/python -m coverage report)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from support.pki import Pki
 
-ROUNDS = int(os.environ.get("OPENCLAW_SOAK_ROUNDS", "200"))
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "200"))
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from support.pki import Pki
 
-BODIES = int(os.environ.get("OPENCLAW_SOAK_BODIES", "10000"))
+BODIES = int(os.environ.get("SOAK_BODIES", "10000"))
 ANSWERS = {200, 400, 403, 409, 413, 422}
 
 edits = st.lists(

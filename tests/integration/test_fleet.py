@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from support.pki import Pki
 
-NODES = int(os.environ.get("OPENCLAW_SOAK_NODES", "1000"))
+NODES = int(os.environ.get("SOAK_NODES", "1000"))
 INTERVAL = 60
-SECONDS = int(os.environ.get("OPENCLAW_SOAK_SECONDS", "180"))
+SECONDS = int(os.environ.get("SOAK_SECONDS", "180"))
 
 
 @pytest.mark.slow
