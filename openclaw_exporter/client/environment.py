@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "OPENCLAW_"
 
+# PEM, or a JSON Web Token: as a path it would be in every error text.
+_holds_secret = re.compile(r"-----BEGIN |eyJ[\w-]{8,}\.").search
+
 _PLAIN_WORDS: Final = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
 """What msgspec calls a type, and what a person does."""
 
@@ -72,6 +75,8 @@ def _read(cls: type, environ: Mapping[str, str], path: tuple[str, ...], problems
 
 def _value(text: str, annotation: Any) -> object:
     if annotation == Path | None:
+        if _holds_secret(text):
+            raise msgspec.ValidationError("Expected the path of a file, not what is in it")
         return Path(text)
     return msgspec.convert(text, annotation, strict=False)
 

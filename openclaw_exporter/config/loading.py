@@ -22,6 +22,7 @@ from openclaw_exporter.config.tables import (
 )
 from openclaw_exporter.errors import ConfigError, ConfigProblem
 from openclaw_exporter.plugin.options import nearest, read_table
+from openclaw_exporter.plugin.redaction import redact
 
 if TYPE_CHECKING:
     import pathlib
@@ -244,7 +245,7 @@ class _Loading:
         """Return all problems, each with where its value came from."""
         unread = {problem.key for problem in variables}
         found = [
-            dataclasses.replace(problem, source=self._source_of(problem.key))
+            dataclasses.replace(problem, message=redact(problem.message), source=self._source_of(problem.key))
             for problem in self._problems
             if problem.key not in unread
         ]

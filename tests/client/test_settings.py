@@ -164,6 +164,16 @@ def test_all_problems_of_the_environment_are_named_without_its_values() -> None:
     assert "canary" not in str(raised.value)
 
 
+@pytest.mark.parametrize("secret", ["-----BEGIN PRIVATE KEY-----\ncanary", "eyJhbGciOiJFUzI1NiJ9.canary.x"])
+@pytest.mark.parametrize("variable", ["OPENCLAW_TOKEN_KEY", "OPENCLAW_TOKEN_FILE", "OPENCLAW_TLS_KEY"])
+def test_a_secret_in_the_place_of_its_path_is_not_shown(variable: str, secret: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_settings_from_env({variable: secret})
+    problems = [problem for problem in raised.value.problems if problem.source == variable]
+    assert [problem.allowed for problem in problems] == ["the path of a file, not what is in it"]
+    assert "canary" not in str(raised.value)
+
+
 def test_what_is_missing_is_named_by_its_variable() -> None:
     with pytest.raises(ConfigError) as raised:
         load_settings_from_env({})
