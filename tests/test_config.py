@@ -234,6 +234,15 @@ WRONG: dict[str, tuple[str, list[str]]] = {
             "FILE: receiver.tokens.issuers[0].isuer: unknown key; did you mean 'issuer'?",
         ],
     ),
+    "a collector that is no URL": (
+        """
+        openclaw.enabled = false
+        [telemetry.otlp]
+        enabled = true
+        endpoint = "collector:4318"
+        """,
+        ["FILE: telemetry.otlp.endpoint: is no URL; allowed: one such as http://127.0.0.1:4318"],
+    ),
     "a wrong item of a list that must not be empty": (
         """
         [receiver.tls]

@@ -77,7 +77,12 @@ TABLES: Final = (
     Table("openclaw", "client.settings:ClientSettings", ("agent",), "client.settings:check"),
     Table("collection", "agent.settings:CollectionSettings", ("agent",)),
     Table("pressure", "agent.settings:PressureSettings", ("agent",)),
-    Table("telemetry", "telemetry.settings:TelemetrySettings", ("agent", "receiver")),
+    Table(
+        "telemetry",
+        "telemetry.settings:TelemetrySettings",
+        ("agent", "receiver"),
+        "telemetry.settings:check",
+    ),
     Table("receiver", "receiver.settings:ReceiverSettings", ("receiver",), "receiver.safety:require_safe"),
     Table("log", "config.tables:LogSettings", ("agent", "receiver")),
 )

@@ -20,7 +20,7 @@ from opentelemetry.sdk.metrics.export import (
 
 from openclaw_exporter.errors import UserError
 from openclaw_exporter.logs import Episodes
-from openclaw_exporter.telemetry.settings import OtlpSettings
+from openclaw_exporter.telemetry.settings import OtlpSettings, is_url
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
@@ -156,7 +156,7 @@ def _endpoint(settings: OtlpSettings, protocol: str) -> str | None:
         if _standard("ENDPOINT"):
             return None
         endpoint = _GRPC_ENDPOINT if protocol == "grpc" else endpoint
-    if not re.match(r"https?://[^/\s]", endpoint):
+    if not is_url(endpoint):
         message = (
             f"telemetry.otlp.endpoint: {_CREDENTIALS.sub('//', endpoint)!r} is no URL; "
             "write one such as http://127.0.0.1:4318"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
+
+from openclaw_exporter.errors import ConfigProblem
+
+is_url: Final = re.compile(r"https?://[^/\s]").match
+"""Tells whether an OTLP endpoint may be one; what it names shows when it is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,3 +64,10 @@ class TelemetrySettings:
     otlp: OtlpSettings = field(default_factory=OtlpSettings)
     prometheus: PrometheusSettings = field(default_factory=PrometheusSettings)
     resource_attributes: dict[str, str] = field(default_factory=dict)
+
+
+def check(settings: TelemetrySettings) -> tuple[ConfigProblem, ...]:
+    """Return what is wrong between the keys. The endpoint is not repeated: it may hold a password."""
+    if not settings.otlp.enabled or is_url(settings.otlp.endpoint):
+        return ()
+    return (ConfigProblem("telemetry.otlp.endpoint", "is no URL", "one such as http://127.0.0.1:4318"),)
