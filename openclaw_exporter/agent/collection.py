@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from openclaw_exporter.agent.snapshot import CollectorState
 from openclaw_exporter.agent.sources import ThreadSource
 from openclaw_exporter.agent.worker import Worker
 from openclaw_exporter.logs import Episodes
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _LOGGER: Final = logging.getLogger(__name__)
 _IDLE: Final = 3600.0
+_LOAD: Final = "load"
 
 
 class Collection:
@@ -48,6 +50,7 @@ class Collection:
         self._workers: dict[CollectorKey, Worker] = {}
         self._ended: list[Worker] = []
         self._guards: dict[CollectorKey, tuple[int, Guard]] = {}
+        self._unloaded: dict[str, int] = {}
         self._changed = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._attend, name="collection", daemon=True)
@@ -80,6 +83,20 @@ class Collection:
         with self._lock:
             self._arrange(loaded)
 
+    def note_unloaded(self, plugin: str) -> None:
+        """Show on the board that a plugin cannot be loaded: as a failed collector without a name."""
+        with self._lock:
+            failures = self._unloaded.get(plugin, 0) + 1
+            self._unloaded[plugin] = failures
+            self._arrange(self.loaded)
+            self._board.put(CollectorState(plugin, "", error_type=_LOAD, errors={_LOAD: failures}))
+
+    def note_loaded(self, plugin: str) -> None:
+        """Take back `note_unloaded`."""
+        with self._lock:
+            if self._unloaded.pop(plugin, None):
+                self._arrange(self.loaded)
+
     def wait_for_first(self, timeout: float) -> bool:
         """Wait until every collector has ended or given up its first run; tell whether that came in time."""
         until = time.monotonic() + timeout
@@ -98,14 +115,17 @@ class Collection:
             worker.cancel()
 
     def join(self, timeout: float) -> tuple[LoadedCollector, ...]:
-        """Wait a bounded time for the threads to end, after `cancel`; return the collectors that go on."""
+        """Wait a bounded time for the threads to end, after `cancel`; return the collectors that go on.
+
+        Those whose `close()` does not end are among them.
+        """
         until = time.monotonic() + timeout
         everyone = (*self._workers.values(), *self._ended)
         for worker in everyone:
             worker.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             self._thread.join(max(0.0, until - time.monotonic()))
-        return tuple(worker.loaded for worker in everyone if worker.running)
+        return tuple(worker.loaded for worker in everyone if worker.alive)
 
     def _arrange(self, loaded: Iterable[LoadedCollector]) -> None:
         if self._closing:
@@ -116,7 +136,7 @@ class Collection:
         for worker in gone:
             worker.cancel()
         self._ended = [worker for worker in (*self._ended, *gone) if worker.alive]
-        self._board.arrange(wanted)
+        self._board.arrange(sorted((*wanted, *((plugin, "") for plugin in self._unloaded))))
         now = time.monotonic()
         workers: dict[CollectorKey, Worker] = {}
         for number, (key, item) in enumerate(wanted.items()):

@@ -46,15 +46,21 @@ class PluginLoader:
 
     def reload(self, old: AgentConfig, new: AgentConfig) -> None:
         """Load again each plugin whose configuration is another one; a plugin that fails stays as it was."""
-        for name in sorted({*_names(old), *_names(new)}):
+        present = _names(new)
+        for name in sorted({*_names(old), *present}):
             if old.collection == new.collection and old.plugins.get(name) == new.plugins.get(name):
+                continue
+            if name not in present:  # a mistaken table that is gone
+                self._collection.note_loaded(name)
                 continue
             loaded = _load(new, name)
             mine = [item for item in self._collection.loaded if item.plugin == name]
             if loaded.failures:
                 kept = "; the collectors that run stay as they are" if mine else ""
                 _LOGGER.error("%s%s", loaded.failures[0], kept)
+                self._collection.note_unloaded(name)
                 continue
+            self._collection.note_loaded(name)
             others = [item for item in self._collection.loaded if item.plugin != name]
             self._collection.replace((*others, *loaded.collectors))
             _LOGGER.info("plugin %s: %d collectors after the reload", name, len(loaded.collectors))
@@ -63,6 +69,7 @@ class PluginLoader:
         loaded = _load(config, name)
         for failure in loaded.failures:
             _LOGGER.error("%s", failure)
+            self._collection.note_unloaded(name)
         if loaded.collectors:
             self._collection.add(loaded.collectors)
 

@@ -24,6 +24,9 @@ MAX_ERROR_TYPES: Final = 20
 OTHER: Final = "_OTHER"
 """The `error.type` of the semantic conventions for what has no type of its own."""
 
+_CONSEQUENCES: Final = frozenset({"restarting", "hung"})
+"""Failures that only follow from an earlier one: counted, but no news."""
+
 _SHOWN: Final = 3
 _PARTIAL: Final = "partial"
 
@@ -190,6 +193,8 @@ class Worker:
         counted = self._count(error_type)
         self._board.put(self._state(healthy=False, error_type=counted))
         self.first_result.set()
+        if error_type in _CONSEQUENCES and self._episodes.holds(self._label):
+            return
         self._episodes.begin(self._label, counted, f"{self._label} failed: {text}")
 
     def _tell(self, what: str, text: str, items: Sequence[Rejection]) -> None:

@@ -366,9 +366,13 @@ def test_reload_keeps_what_ran_where_the_new_is_wrong(
     assert "the collectors that run stay as they are" in log.getvalue()
     assert "plugins.ghost" in log.getvalue()
     assert "[openclaw] stays as it was" in log.getvalue()
+    broken = {state.plugin: state.errors for state in agent.board.read().collectors if not state.name}
+    assert broken == {"good": {"load": 1}, "ghost": {"load": 1}}
     count = len(receiver.seen)
     wait_until(lambda: len(receiver.seen) >= count + 2)
     assert beats(receiver)[-1]["capacity"]["workers"] == 3
+    agent.reload(replace(agent.config, plugins=dict(BUNDLED_OFF)))
+    assert [state.key for state in agent.board.read().collectors] == [("good", "good")]
 
 
 def test_reload_of_the_publisher(start: Start, receiver: StubReceiver, config: AgentConfig) -> None:

@@ -315,3 +315,28 @@ def test_a_close_that_raises_costs_one_line(running: Running, log: io.StringIO) 
     assert running.collection.wait_for_first(5)
     running.collection.replace([])
     wait_until(lambda: "RuntimeError: cannot close" in log.getvalue())
+
+
+def test_a_plugin_that_cannot_be_loaded_is_on_the_board_until_it_can(running: Running) -> None:
+    running.collection.add([loaded("other", lambda: [Uptime(1.0)])])
+    running.collection.note_unloaded("broken")
+    running.collection.note_unloaded("broken")
+    wait_until(lambda: running.board.read().uptime)
+    (state, other) = running.board.read().collectors
+    assert (state.key, state.healthy, state.error_type) == (("broken", ""), False, "load")
+    assert state.errors == {"load": 2}
+    assert other.healthy
+    running.collection.note_loaded("broken")
+    assert [state.plugin for state in running.board.read().collectors] == ["test"]
+
+
+def test_one_whose_close_does_not_end_is_among_those_left_behind(running: Running) -> None:
+    go_on = threading.Event()
+    closing = loaded("closing", lambda: [Uptime(1.0)])
+    closing.collector.close = lambda: go_on.wait(30)  # type: ignore[attr-defined]
+    running.collection.replace([closing, loaded("other", lambda: [Capacity("workers", 1)])])
+    wait_until(lambda: running.state("closing").healthy and running.state("other").healthy)
+    running.collection.cancel()
+    assert running.collection.join(0.5) == (closing,)
+    go_on.set()
+    assert running.collection.join(5.0) == ()

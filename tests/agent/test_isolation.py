@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from openclaw_exporter.agent.collection import Collection
 from openclaw_exporter.agent.isolation import ChildSource, may_be_killed
 from openclaw_exporter.agent.pipe import ChildError
 from openclaw_exporter.agent.settings import ProcessSettings
+from openclaw_exporter.agent.snapshot import Board
 from openclaw_exporter.plugin import Capacity, Measurement, QueueDepth, Tag, Uptime
 from openclaw_exporter.plugin.guard import Checked, Guard
 from support.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import io
+    from collections.abc import Iterator, Mapping
 
     from agent.factory import Factory
 
@@ -418,3 +421,21 @@ def test_a_child_ends_with_its_parent_however_that_ends(factory: Factory, holdin
         time.sleep(0.1)  # the second request is on its way
         parent.send_signal(signal.SIGKILL)
     wait_until(lambda: ended(child), what="the child's end")
+
+
+def test_the_pause_after_a_failure_is_counted_but_is_no_news(factory: Factory, log: io.StringIO) -> None:
+    loaded = factory.one("dying", "os._exit(3)", isolation="process", interval=1.0, deadline=1.0)
+    board = Board()
+    collection = Collection(board, lambda: QUICK)
+    collection.start()
+    collection.replace([loaded])
+
+    def errors() -> Mapping[str, int]:
+        return board.read().collectors[0].errors
+
+    wait_until(lambda: errors().get("exited", 0) >= 2, timeout=30, what="two deaths")
+    wait_until(lambda: errors().get("restarting"), what="a pause")
+    collection.cancel()
+    collection.join(5.0)
+    lines = [line for line in log.getvalue().splitlines() if "dying" in line]
+    assert lines == ["collector dying/dying failed: ChildError: its process exited with status 3"]

@@ -1,0 +1,249 @@
+"""One bad plugin at a time beside a good one, in a real agent that publishes to a real receiver."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from openclaw_exporter.plugin.host import installed_plugins
+from openclaw_exporter.wire.timestamps import parse_ms
+from support import bad_plugins
+from support.bad_plugins import BAD, GOOD, SURVIVED_AS_THREADS, TWELVE, Bad
+from support.command import Command, ReceiverCommand, samples
+from support.nodes import mutual_tls_client
+from support.ports import free_port
+from support.wait import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.pki import Pki
+
+ALL = (*TWELVE, *SURVIVED_AS_THREADS)
+QUICK = ("hang-process", "segfault-process", "spin-thread", "import_error-thread")
+LABEL = re.compile(r'(?!otel_scope_|host_|service_)\b\w+="[^"]*"')
+LATE_MS = 100
+STOP_SECONDS = 5.0
+
+
+@pytest.fixture(scope="module")
+def receiver(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReceiverCommand]:
+    receiver = ReceiverCommand(tmp_path_factory.mktemp("receiver"), pki, extra="min_interval = 1")
+    receiver.start()
+    receiver.ready()
+    yield receiver
+    receiver.stop()
+
+
+class Node:
+    """An agent with one bad plugin and one good one."""
+
+    def __init__(self, directory: Path, pki: Pki, receiver: ReceiverCommand, bad: Bad) -> None:
+        self.bad = bad
+        self.node_id = str(uuid4())
+        self.folder = directory / "installed"
+        bad_plugins.write(self.folder, bad)
+        self.port = free_port()
+        files = pki.node(self.node_id)
+        config = directory / "agent.toml"
+        others = "".join(f"[plugins.{name}]\nenabled = false\n" for name in installed_plugins())
+        config.write_text(
+            f"""
+[log]
+format = "json"
+[openclaw]
+endpoint = "{receiver.url}"
+interval = 1
+min_interval = 1
+state_dir = "{directory / "state"}"
+[openclaw.tls]
+ca = "{pki.ca}"
+certificate = "{files.certificate}"
+key = "{files.key}"
+[openclaw.token]
+key = "{pki.token_key}"
+kid = "{pki.key_id}"
+issuer = "{pki.issuer}"
+audience = "{pki.audience}"
+[collection]
+interval = 1
+deadline = 0.9
+first_results = 2
+[collection.process]
+memory_limit = {128 * 2**20}
+[telemetry.prometheus]
+port = {self.port}
+[plugins.{BAD}]
+isolation = "{bad.isolation}"
+{others}"""
+        )
+        path = os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH"))))
+        self.agent = Command(
+            ("agent", "--config", str(config)), directory / "agent.log", {"PYTHONPATH": path}
+        )
+        self.api = mutual_tls_client(
+            pki.ca, pki.reader(self.node_id), base_url=f"{receiver.url}/openclaw/nodes/"
+        )
+        self.heartbeats: dict[int, dict[str, Any]] = {}
+        self.scrapes: list[dict[str, float]] = []
+
+    def start(self) -> None:
+        """Start, and wait for the first heartbeat."""
+        self.agent.start()
+        wait_until(self.seen, timeout=30, what=f"the first heartbeat ({self.agent.log})")
+
+    def seen(self) -> bool:
+        """Note the last heartbeat that the registry has; tell whether there is one."""
+        answer = self.api.get(self.node_id)
+        if answer.status_code != httpx.codes.OK:
+            return False
+        heartbeat = answer.json()["heartbeat"]
+        self.heartbeats[parse_ms(heartbeat["last_heartbeat"])] = heartbeat
+        return True
+
+    def watch(self, beats: int) -> None:
+        """Read registry and /metrics until so many more beats have arrived."""
+        until = len(self.heartbeats) + beats
+        ends = time.monotonic() + 2 * beats + 10
+        while len(self.heartbeats) < until:
+            assert time.monotonic() < ends, f"beats are missing:\n{self.agent.text()[-3000:]}"
+            self.seen()
+            self.scrapes.append(self.scrape())
+            time.sleep(0.2)
+
+    def scrape(self) -> dict[str, float]:
+        """Scrape the agent; each series as `name{label="value",…}`, sorted, resource and scope left out."""
+        text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", trust_env=False).text
+        return {plain(name): value for name, value in samples(text).items()}
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return what the agent logged of the culprit, news of recovery and the like left out."""
+        lines = [json.loads(line) for line in self.agent.text().splitlines() if line.startswith("{")]
+        return [line for line in lines if BAD in line["message"] and line["level"] in {"warning", "error"}]
+
+    def times(self) -> list[int]:
+        """Return the times of all heartbeats that the history has, Unix ms."""
+        history = self.api.get(f"{self.node_id}/history").json()["history"]
+        return sorted(parse_ms(entry["last_heartbeat"]) for entry in history)
+
+    def processes(self) -> list[int]:
+        """Return every process that has the agent's environment: itself, and whatever came of it."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                environment = entry.read_bytes()
+            except OSError:
+                continue
+            if f"PYTHONPATH={self.folder}".encode() in environment:
+                found.append(int(entry.parent.name))
+        return found
+
+    def close(self) -> None:
+        """End what still runs."""
+        self.api.close()
+        if self.agent.process is not None and self.agent.process.poll() is None:
+            self.agent.kill()
+
+
+@pytest.fixture
+def node(
+    tmp_path: Path, pki: Pki, receiver: ReceiverCommand, request: pytest.FixtureRequest
+) -> Iterator[Node]:
+    node = Node(tmp_path, pki, receiver, request.param)
+    yield node
+    node.close()
+
+
+@pytest.mark.parametrize("node", [bad for bad in ALL if str(bad) in QUICK], indirect=True, ids=str)
+def test_a_bad_plugin_costs_no_beat_and_nobody_elses_data(node: Node) -> None:
+    survive(node, beats=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("node", ALL, indirect=True, ids=str)
+def test_each_bad_plugin_delays_no_beat_by_more_than_100_ms(node: Node) -> None:
+    lateness = survive(node, beats=12)
+    assert max(lateness) <= LATE_MS
+
+
+def survive(node: Node, *, beats: int) -> list[int]:
+    """Run beside the bad plugin for so many beats and end; return each beat's lateness in ms."""
+    node.start()
+    node.watch(beats)
+    named_in_metrics(node)
+    named_in_log(node)
+    began = time.monotonic()
+    assert node.agent.stop(timeout=STOP_SECONDS) == 0
+    stopped = time.monotonic() - began
+    wait_until(lambda: not node.processes(), what="the end of all that it started")
+    if not node.bad.error_type:
+        (line,) = node.lines()
+        assert "left behind" in line["message"]
+    others_complete(node)
+    times = node.times()[:-1]  # the last one, on leaving, comes when it comes
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    # Beats keep one phase of the interval: the earliest in its second is the schedule. The very first one
+    # comes at once, before the schedule begins.
+    phased = [sent - times[1] + 500 for sent in times[1:]]
+    lateness = [sent % 1000 - min(sent % 1000 for sent in phased) for sent in phased]
+    print(
+        f"\n{node.bad}: {len(times)} beats, late in ms: median {sorted(lateness)[len(lateness) // 2]}, "
+        f"most {max(lateness)}; ended {stopped:.2f} s after SIGTERM"
+    )
+    assert max(gaps[1:]) < 1500, f"a beat is missing: {gaps}"
+    assert len(times) >= beats
+    return lateness
+
+
+def plain(sample: str) -> str:
+    """Sort a sample's labels, and leave out those of resource and scope."""
+    name, _, labels = sample.partition("{")
+    wanted = ",".join(sorted(LABEL.findall(labels)))
+    return f"{name}{{{wanted}}}" if wanted else name
+
+
+def named_in_metrics(node: Node) -> None:
+    """The last scrape says which plugin is to blame, and of what."""
+    last = node.scrapes[-1]
+    labels = rf'openclaw_collector="{node.bad.collector}",openclaw_plugin="{BAD}"'
+    healthy = f"openclaw_collector_healthy{{{labels}}}"
+    if not node.bad.error_type:
+        assert last[healthy] == 1
+        return
+    assert last.get(healthy) == 0, [name for name in last if BAD in name or "healthy" in name]
+    counted = f'openclaw_collector_errors_total{{error_type="{node.bad.error_type}",{labels}}}'
+    assert last[counted] >= 1, [name for name in last if BAD in name]
+
+
+def named_in_log(node: Node) -> None:
+    """One line says so."""
+    lines = node.lines()
+    assert len(lines) == bool(node.bad.error_type), [line["message"] for line in lines]
+    for line in lines:
+        assert node.bad.collector == "" or f"{BAD}/{node.bad.collector}" in line["message"]
+        assert node.bad.error_type in line.get("cause", "load")
+
+
+def others_complete(node: Node) -> None:
+    """Every heartbeat and every scrape has all that the good plugin says."""
+    healthy = f'openclaw_collector_healthy{{openclaw_collector="only",openclaw_plugin="{GOOD}"}}'
+    for heartbeat in node.heartbeats.values():
+        assert heartbeat["capacity"]["workers"] == 3
+        assert heartbeat["queue_depth"] == {"tasks": 7}
+        assert heartbeat["uptime_seconds"] == 60
+        assert "good:true" in heartbeat["tags"]
+    for scrape in node.scrapes:
+        assert scrape['openclaw_node_capacity{openclaw_resource="workers"}'] == 3
+        assert scrape['openclaw_node_queue_depth{messaging_destination_name="tasks"}'] == 7
+        assert scrape["openclaw_node_uptime_seconds"] == 60
+        assert scrape[healthy] == 1
+    assert node.scrapes[-1]["good_runs_total"] > node.scrapes[0]["good_runs_total"]
