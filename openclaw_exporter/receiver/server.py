@@ -126,7 +126,8 @@ class Service:
         intake = (OpenIntake if is_open else Intake)(settings, self._keys, rate, clock)
         application = OpenApplication if is_open else Application
         self._application = application(intake, self.store, self._keys, self._metrics)
-        self._pulse = Pulse(self.store.tick, self._second)
+        self._pulse = Pulse(self._tick, self._second)
+        self._crowded = False
         self._refreshing: asyncio.Task[Any] | None = None
         self._listeners: list[Listener] = []
         self._serving = False
@@ -171,7 +172,7 @@ class Service:
             limits=settings.limits,
             context=self._credentials.context if self._credentials else None,
             rule=self._rule,
-            refused=self._metrics.refused,
+            refused=self._refused,
         )
         self._listeners.append(listener)
         return listener
@@ -200,6 +201,18 @@ class Service:
             "keys": self._settings.insecure_dev or self._keys.verifier is not None,
             "loop": not self._pulse.stalled,
         }
+
+    def _refused(self, slug: str, status: int) -> None:
+        """Note a request that the API's listener refused by itself."""
+        self._metrics.refused(slug, status)
+        self._crowded = self._crowded or slug == "shedding"
+
+    def _tick(self) -> None:
+        """What is done at every pulse: nodes that find no free connection cannot be heard."""
+        if self._crowded:
+            self._crowded = self._listeners[0].connections >= self._settings.limits.connections
+            self.store.shed()
+        self.store.tick()
 
     def _second(self) -> None:
         """What is done once a second."""

@@ -16,6 +16,7 @@ from receiver.scene import receiver_settings, running
 
 from openclaw_exporter.receiver import protocol
 from openclaw_exporter.wire.heartbeat import MAX_BODY_BYTES
+from support.wait import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -262,6 +263,28 @@ def test_one_connection_too_many_is_told_to_come_back(pki: Pki, tmp_path: Path) 
                 assert three.is_closed()
         # Their places are free again.
         assert node.beat().status_code == 200
+
+
+def test_nobody_expires_while_connections_are_turned_away(pki: Pki, tmp_path: Path) -> None:
+    settings = receiver_settings(pki, tmp_path, min_interval=1, limits={"connections": 2})
+    with running(pki, settings) as scene:
+        node, reader, other = scene.node(), scene.reader(), scene.node()
+        assert node.beat({"OpenClaw-Interval": "1"}).status_code == 200
+        path = f"/openclaw/nodes/{node.node_id}"
+        # The reader's connection and the node's, given over to another, are all there are.
+        node.client.close()
+        with Raw(scene, other.files) as held:
+            held.send(head(other, "Content-Length: 2"), b"{}")
+            assert held.answer() is not None
+            assert reader.get(path).json()["state"] == "up"
+            with Raw(scene, node.files) as turned_away:
+                answer = turned_away.answer()
+                assert answer is not None
+                assert answer.status == 503
+            time.sleep(3)
+            assert reader.get(path).json()["state"] != "expired"
+        # Once there is room again the node's silence counts.
+        wait_until(lambda: reader.get(path).json()["state"] == "expired", what="the expiry")
 
 
 def test_many_requests_on_one_connection_and_all_at_once(scene: Running, node: Node) -> None:

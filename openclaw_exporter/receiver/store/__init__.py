@@ -69,7 +69,7 @@ class Store(Protocol):
         """Let time pass: called at least four times a second."""
 
     def shed(self) -> None:
-        """Note that a heartbeat was turned away for lack of room: such time is no listening time."""
+        """Note that a heartbeat or connection was turned away: such time is no listening time."""
 
     def record(self, arrival: Arrival) -> asyncio.Future[Outcome]:
         """Record an arrival. The future is done when the outcome is stored.
