@@ -30,6 +30,15 @@ def test_a_secret_in_the_place_of_its_path_is_not_shown(variable: str, key: str,
     assert "canary" not in str(raised.value)
 
 
+def test_a_key_in_the_file_in_the_place_of_its_path_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('[openclaw.token]\nkey = """-----BEGIN PRIVATE KEY-----\ncanary"""\n')
+    with pytest.raises(ConfigError) as raised:
+        load(file, {}, services=["agent"])
+    assert "openclaw.token.key: got '***'; allowed: a path" in str(raised.value)
+    assert "canary" not in str(raised.value)
+
+
 def test_the_password_of_a_wrong_url_is_not_shown(tmp_path: Path) -> None:
     file = tmp_path / "receiver.toml"
     file.write_text('[receiver.store]\nurl = "redis://user:canary@localhost/0"\n')

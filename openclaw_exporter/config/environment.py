@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import difflib
 import json
-import pathlib
 import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
 
 from openclaw_exporter.config.keys import Path
 from openclaw_exporter.errors import ConfigProblem
-from openclaw_exporter.plugin.redaction import redact, shown
+from openclaw_exporter.plugin.redaction import shown
 from openclaw_exporter.plugin.words import is_list, is_settings, is_table, members, unwrap
 
 if TYPE_CHECKING:
@@ -108,9 +107,6 @@ def _read_one(text: str, base: Any) -> object:
         return reader(text)
     if get_origin(base) is Literal:
         return next((choice for choice in get_args(base) if str(choice) == text), text)
-    if base is pathlib.Path and redact(text) != text:
-        # The key or token itself in the place of its file: as a path it would be in every error text.
-        raise ValueError("a secret is no path")
     if is_list(base):
         return _read_list(text, get_args(base)[0])
     if base is dict or is_table(base) or is_settings(base):

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 import msgspec
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem
-from openclaw_exporter.plugin.redaction import kind_of, one_line, shown
+from openclaw_exporter.plugin.redaction import kind_of, one_line, redact, shown
 from openclaw_exporter.plugin.words import is_list, is_settings, is_table, members, type_text, unwrap
 
 T = TypeVar("T")
@@ -167,7 +167,13 @@ def _inner_settings(annotation: Any) -> type | None:
 
 def _decode_foreign(expected: type, value: object) -> object:
     """Read what msgspec does not know: paths."""
-    if expected is Path and isinstance(value, (str, Path)) and str(value):
+    # The key or token itself in the place of its file: as a path it would be in every error text.
+    if (
+        expected is Path
+        and isinstance(value, (str, Path))
+        and str(value)
+        and redact(str(value)) == str(value)
+    ):
         return Path(value)
     raise ValueError("not allowed here")
 

@@ -156,6 +156,21 @@ def test_no_number_is_nan_or_infinite(value: Any) -> None:
     assert "app.timeout" in problems({"endpoint": "x", "timeout": value})
 
 
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "-----BEGIN PRIVATE KEY-----\ncanary\n-----END PRIVATE KEY-----",
+        "eyJhbGciOiJFUzI1NiJ9.canary.x",
+        "https://me:canary@files.example/ca.pem",
+    ],
+)
+def test_a_secret_where_a_path_is_due_is_refused_and_not_shown(secret: str) -> None:
+    (problem,) = problems({"endpoint": "x", "tls": {"ca": "a", "key": secret}}).values()
+    assert (problem.key, problem.allowed) == ("app.tls.key", "a path")
+    assert "canary" not in problem.message
+    assert "***" in problem.message
+
+
 def test_a_table_where_a_scalar_is_due_and_the_reverse() -> None:
     found = problems({"endpoint": {"password": "hunter2"}, "tls": "x", "ports": [1], "issuers": {}})
     assert found["app.endpoint"].message == "got a table of 1"
