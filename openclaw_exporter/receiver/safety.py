@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem
 from openclaw_exporter.wire.certificates import IdentityRule
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 SQLITE: Final = "sqlite:///"
 _MAX_MINTED_LIFE: Final = 600
+_has_user = re.compile(r"[^:/?#]+://[^/?#]*@").match
 
 
 def require_safe(settings: ReceiverSettings) -> None:
@@ -100,8 +103,20 @@ def _jwks(key: str, location: str) -> Iterator[ConfigProblem]:
     allowed = "a JWKS file, or an https URL (http on loopback)"
     if not location:
         yield ConfigProblem(key, "is not set", allowed)
+    elif _has_user(location):
+        # The URL is named in the log, and so would they be.
+        yield ConfigProblem(key, "holds a user name or password, which has no place here", allowed)
+    elif is_url(location) and not _host(location):
+        yield ConfigProblem(key, "is no URL", allowed)
     elif location.startswith("http://") and not is_loopback_url(location):
         yield ConfigProblem(key, "is plain http, which anybody on the way can change", allowed)
+
+
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def is_url(location: str) -> bool:

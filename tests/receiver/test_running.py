@@ -144,6 +144,20 @@ UNSAFE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no keys": ({"tokens": {"jwks": ""}}, "receiver.tokens.jwks"),
     "keys over plain http": ({"tokens": {"jwks": "http://keys.example/jwks"}}, "receiver.tokens.jwks"),
+    "keys behind a password": (
+        {"tokens": {"jwks": "https://me:canary@keys.example/jwks"}},
+        "receiver.tokens.jwks",
+    ),
+    "keys behind a password, in capitals": (
+        {"tokens": {"jwks": "HTTPS://me:canary@keys.example/jwks"}},
+        "receiver.tokens.jwks",
+    ),
+    "keys behind a user name on loopback": (
+        {"tokens": {"jwks": "http://canary@127.0.0.1:1/jwks"}},
+        "receiver.tokens.jwks",
+    ),
+    "keys at no URL": ({"tokens": {"jwks": "https://[::1/jwks"}}, "receiver.tokens.jwks"),
+    "keys at no host": ({"tokens": {"jwks": "https:///jwks"}}, "receiver.tokens.jwks"),
     "another store": ({"store": StoreSettings(url="postgres://x")}, "receiver.store.url"),
     "no file": ({"store": StoreSettings(url="sqlite:///")}, "receiver.store.url"),
 }
@@ -156,6 +170,7 @@ def test_an_unsafe_configuration_does_not_start(
     with pytest.raises(ConfigError) as refused:
         Receiver(receiver_settings(pki, tmp_path, **changes)).start()
     assert key in [problem.key for problem in refused.value.problems]
+    assert "canary" not in str(refused.value)
     assert not (tmp_path / "registry.sqlite").exists()
 
 
