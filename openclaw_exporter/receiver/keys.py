@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.files import Watched
-from openclaw_exporter.receiver.safety import is_url
+from openclaw_exporter.receiver.safety import MAX_LIFE, is_url
 from openclaw_exporter.wire.tokens import Issuer, KeySet, Verifier
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class KeyRing:
                 audience=issuer.audience,
                 profile=issuer.profile,
                 algorithms=self._settings.algorithms,
-                max_life=issuer.max_life,
+                max_life=issuer.max_life or MAX_LIFE[issuer.profile],
                 keys=self._sources[self._locations[issuer.issuer]].keys or nobody,
             )
             for issuer in self._settings.issuers

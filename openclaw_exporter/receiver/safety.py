@@ -13,12 +13,14 @@ from openclaw_exporter.wire.loopback import is_loopback, is_loopback_url
 from openclaw_exporter.wire.tokens import ALGORITHMS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from openclaw_exporter.receiver.settings import ReceiverSettings, TlsSettings, TokenSettings
 
 SQLITE: Final = "sqlite:///"
-_MAX_MINTED_LIFE: Final = 600
+MAX_LIFE: Final[Mapping[str, int]] = {"minted": 600, "external": 3600}
+"""By profile, the longest life of a token, seconds; an issuer may be given less."""
+
 _has_user = re.compile(r"[^:/?#]+://[^/?#]*@").match
 
 
@@ -94,8 +96,10 @@ def _tokens(tokens: TokenSettings) -> Iterator[ConfigProblem]:
             yield ConfigProblem(f"{key}.issuer", "is empty", "the tokens' iss")
         if not issuer.audience:
             yield ConfigProblem(f"{key}.audience", "is empty", "the tokens' aud")
-        if issuer.profile == "minted" and issuer.max_life > _MAX_MINTED_LIFE:
-            yield ConfigProblem(f"{key}.max_life", f"is {issuer.max_life}", "at most 600 where minted")
+        most = MAX_LIFE[issuer.profile]
+        if issuer.max_life is not None and issuer.max_life > most:
+            allowed = f"at most {most} where {issuer.profile}"
+            yield ConfigProblem(f"{key}.max_life", f"is {issuer.max_life}", allowed)
         yield from _jwks(f"{key}.jwks" if issuer.jwks else "receiver.tokens.jwks", issuer.jwks or tokens.jwks)
 
 

@@ -44,7 +44,8 @@ class IssuerSettings:
         issuer: The tokens' `iss`.
         audience: The tokens' `aud`: what this receiver is called.
         profile: `minted` by the nodes from a service account's key, or `external`: brought by the platform.
-        max_life: The longest life of a token in seconds; at most 600 by the contract where they are minted.
+        max_life: The longest life of a token in seconds. Where they are minted at most 600, and that without
+            it; where they are external at most 3600, and that without it.
         jwks: The issuer's own key set, a file or an https URL, so that no other issuer's key vouches for it.
             Without it `receiver.tokens.jwks` counts.
         subjects: In the external profile, the `sub` that a node may have; `{node_id}` stands for its id.
@@ -53,7 +54,7 @@ class IssuerSettings:
     issuer: Annotated[str, Meta(min_length=1)]
     audience: Annotated[str, Meta(min_length=1)]
     profile: Literal["minted", "external"] = "minted"
-    max_life: Annotated[int, Meta(ge=1, le=3600)] = 600
+    max_life: Annotated[int, Meta(ge=1, le=3600)] | None = None
     jwks: str = ""
     subjects: tuple[Annotated[str, Meta(min_length=1)], ...] = ("{node_id}",)
 

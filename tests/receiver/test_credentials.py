@@ -6,8 +6,10 @@ import http.server
 import json
 import shutil
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
+import jwt
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -215,7 +217,6 @@ def test_external_issuers_have_keys_and_subjects_of_their_own(own_pki: Pki, tmp_
             issuer=platform_pki.issuer,
             audience=own_pki.audience,
             profile="external",
-            max_life=3600,
             jwks=str(platform_pki.jwks),
             subjects=("system:serviceaccount:chimera:agent", "spiffe://td/node/{node_id}"),
         ),
@@ -240,6 +241,28 @@ def test_external_issuers_have_keys_and_subjects_of_their_own(own_pki: Pki, tmp_
         # The platform's key does not vouch for the nodes' own tokens.
         node.token = external(node.node_id, own_pki.issuer)
         assert problem(node.beat()) == (401, "token-signature")
+
+
+@pytest.mark.parametrize(
+    ("profile", "max_life", "lifetime", "status"),
+    [
+        ("minted", None, 600, 200),
+        ("external", None, 3600, 200),
+        ("external", 900, 900, 200),
+        ("external", 900, 3600, 401),
+    ],
+)
+def test_how_long_a_token_may_live(
+    pki: Pki, tmp_path: Path, profile: Any, max_life: int | None, lifetime: int, status: int
+) -> None:
+    issuer = IssuerSettings(issuer=pki.issuer, audience=pki.audience, profile=profile, max_life=max_life)
+    with running(pki, receiver_settings(pki, tmp_path, tokens={"issuers": (issuer,)})) as scene:
+        node = scene.node()
+        now = int(time.time())
+        claims = {"iss": pki.issuer, "aud": pki.audience, "sub": node.node_id, "iat": now, "nbf": now}
+        claims |= {"exp": now + lifetime, "cnf": {"x5t#S256": node.thumbprint}}
+        node.token = jwt.encode(claims, pki.token_private, "ES256", headers={"kid": pki.key_id})
+        assert node.beat().status_code == status
 
 
 @pytest.mark.parametrize("broken", ["ca", "certificate", "key", "jwks"])
