@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from openclaw_exporter.client import Publisher
+from openclaw_exporter.client import Publisher, in_rollout
 from openclaw_exporter.errors import StateError, UserError
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class Publishing:
         Raises:
             UserError: Neither can be used now.
         """
-        self.publisher.stop(draining=not settings.enabled, timeout=_STOP_TIMEOUT)
+        leaves = not (settings.enabled and in_rollout(self._node_id, settings.rollout_percent))
+        self.publisher.stop(draining=leaves, timeout=_STOP_TIMEOUT)
         try:
             self.publisher = self._take_over(settings)
         except UserError as error:

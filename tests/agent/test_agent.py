@@ -248,6 +248,16 @@ def test_outside_of_the_rollout_nothing_is_published(
     assert receiver.seen == []
 
 
+def test_a_reload_that_leaves_the_node_out_of_the_rollout_says_that_it_leaves(
+    start: Start, receiver: StubReceiver, config: AgentConfig
+) -> None:
+    agent = start()
+    wait_until(lambda: receiver.seen)
+    agent.reload(replace(agent.config, client=replace(config.client, rollout_percent=0.0)))
+    assert not agent.publisher.publishing
+    assert receiver.seen[-1].headers["openclaw-state"] == "draining"
+
+
 def test_a_node_without_any_configuration_of_publishing_has_an_id_of_its_own(start: Start) -> None:
     agent = start(client=ClientSettings(enabled=False, state_dir=None))
     ((labels, _),) = scraped(agent)["target_info"].items()
