@@ -6,8 +6,9 @@ The rules where collectors are silent:
 - `available_slots`: a collector's, at most `workers` where those are known; else all workers, because a node
   that does not know which of its workers are busy can only say what it has. Queue pressure comes off that.
 - A topic, a resource or an uptime that no collector tells is left out: unknown is never zero.
-- Tags: those of the configuration first, then those of collectors; each once, and 32 at most. Of resources
-  and topics, too, as many go out as the contract allows, in the order of the collectors.
+- Tags: those of the configuration first, then those of collectors whose key the configuration leaves free:
+  a node must not be `gpu:true` and `gpu:false`, and the person who configured it knows better. 32 at most. Of
+  resources and topics, too, as many go out as the contract allows, in the order of the collectors.
 """
 
 from __future__ import annotations
@@ -105,9 +106,9 @@ def _available(snapshot: Snapshot, workers: int | None) -> int:
 
 
 def _tags(node: NodeSettings, collected: Iterable[Tag], cut: list[str]) -> tuple[str, ...]:
-    configured = dict.fromkeys(node.all_tags)
-    others = dict.fromkeys(f"{tag.key}:{tag.value}" for tag in collected)
-    return tuple(_at_most(MAX_ENTRIES, dict.fromkeys((*configured, *others)), "tags", cut))
+    taken = {tag.partition(":")[0] for tag in node.all_tags}
+    others = (f"{tag.key}:{tag.value}" for tag in collected if tag.key not in taken)
+    return tuple(_at_most(MAX_ENTRIES, (*node.all_tags, *others), "tags", cut))
 
 
 def _at_most(limit: int, items: Iterable[T], what: str, cut: list[str]) -> list[T]:

@@ -56,6 +56,13 @@ def test_queue_pressure_comes_off_the_slots_whoever_read_the_depth() -> None:
     assert (now.withheld, now.pressing) == (5, "tasks")
 
 
+def test_a_configured_tag_wins_over_a_collected_one_of_the_same_key() -> None:
+    node = NodeSettings(region="us-east-1", tags=("gpu:true",))
+    told = snapshot(Tag("gpu", "false"), Tag("region", "elsewhere"), Tag("rack", "7"))
+    now = view(told, node, NO_PRESSURE)
+    assert now.tags == ("region:us-east-1", "gpu:true", "rack:7")
+
+
 def test_configured_tags_come_first_and_each_once() -> None:
     node = NodeSettings(region="us-east-1", environment="prod", tags=("swarm:blue", "gpu:true"))
     now = view(snapshot(Tag("gpu", "true"), Tag("zone", "b")), node, NO_PRESSURE)

@@ -127,18 +127,17 @@ def nodes(made: PkiDirectory, reader: Identity, *flags: str) -> list[dict[str, A
 def test_an_agent_publishes_and_a_reader_reads(
     made: PkiDirectory, node: Identity, reader: Identity, tmp_path: Path
 ) -> None:
-    agent = start_agent(
-        tmp_path / "log", node, OPENCLAW_NODE_TAGS="swarm:blue,gpu:true", OPENCLAW_NODE_WORKERS="6"
-    )
-    wait_until(lambda: nodes(made, reader), what="the node")
-    (found,) = nodes(made, reader, "--state", "up", "--tag", "gpu:true", "--min-available-slots", "6")
-    assert found["node_id"] == NODE
-    assert {"swarm:blue", "gpu:true"} <= set(found["heartbeat"]["tags"])
-    assert nodes(made, reader, "--tag", "gpu:false") == []
-    assert agent.end() == 0
-    (found,) = nodes(made, reader)
-    assert found["state"] == "draining"
-    assert "Traceback" not in agent.log
+    environ = {"OPENCLAW_NODE_TAGS": "swarm:blue,gpu:true", "OPENCLAW_NODE_WORKERS": "6"}
+    with start_agent(tmp_path / "log", node, **environ) as agent:
+        wait_until(lambda: nodes(made, reader), what="the node")
+        (found,) = nodes(made, reader, "--state", "up", "--tag", "gpu:true", "--min-available-slots", "6")
+        assert found["node_id"] == NODE
+        assert {"swarm:blue", "gpu:true"} <= set(found["heartbeat"]["tags"])
+        assert nodes(made, reader, "--tag", "gpu:false") == []
+        assert agent.end() == 0
+        (found,) = nodes(made, reader)
+        assert found["state"] == "draining"
+        assert "Traceback" not in agent.log
 
 
 @pytest.mark.usefixtures("receiver")
