@@ -216,7 +216,7 @@ def test_a_terminal_gets_a_live_table(place: Path) -> None:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 14, 100, 0, 0))
     demo = subprocess.Popen(
-        (sys.executable, "-m", "openclaw_exporter", "demo", "--nodes", "4", "--interval", "1", "--for", "5"),
+        (sys.executable, "-m", "openclaw_exporter", "demo", "--nodes", "4", "--interval", "1", "--for", "10"),
         stdout=slave,
         stderr=slave,
         env={**os.environ, "TMPDIR": str(place), "TERM": "xterm"},
