@@ -13,7 +13,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from openclaw_exporter.errors import UserError
-from openclaw_exporter.receiver.protocol import listener_buffer, protocol_factory
+from openclaw_exporter.receiver.inlet import listener_buffer, protocol_factory
 
 if TYPE_CHECKING:
     import ssl

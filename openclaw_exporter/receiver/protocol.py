@@ -7,10 +7,9 @@ connection ends with its certificate, and the client's certificate in the ASGI s
 
 from __future__ import annotations
 
-import asyncio
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -21,6 +20,7 @@ from openclaw_exporter.receiver.refusals import RefusedError
 from openclaw_exporter.wire.heartbeat import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from uvicorn import Config
@@ -35,6 +35,9 @@ CONNECTION_KEY: Final = "openclaw.connection"
 PIECE: Final = 4096
 """The most that is read of a connection at once, and so beyond any limit."""
 
+_MAX_FRAMED_BYTES: Final = MAX_BODY_BYTES + PIECE
+"""The most that is read of a body, its chunk sizes, extensions and trailers with it."""
+
 LINGER_SECONDS: Final = 1.0
 """How long a refused connection stays open, unread, so that the answer arrives before the reset."""
 
@@ -47,42 +50,6 @@ class _Part(Enum):
     NOTHING = "between two requests"
     HEAD = "request line and headers"
     BODY = "body"
-
-
-class Inlet(asyncio.BufferedProtocol):
-    # ruff: noqa: D102 - asyncio's methods, as asyncio documents them
-    """Hands what arrives to an `HttpProtocol` in pieces of at most `PIECE` bytes.
-
-    A plain protocol gets up to 256 KiB at once from a TLS transport, whatever limit it has just found broken.
-    """
-
-    __slots__ = ("_buffer", "_http")
-
-    def __init__(self, http: HttpProtocol, buffer: memoryview) -> None:
-        self._http = http
-        self._buffer = buffer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._http.connection_made(transport)  # type: ignore[arg-type] # a stream's transport
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._http.connection_lost(exc)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        del sizehint
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._http.data_received(self._buffer[:nbytes])  # type: ignore[arg-type] # the parser takes any buffer
-
-    def eof_received(self) -> None:
-        self._http.eof_received()
-
-    def pause_writing(self) -> None:
-        self._http.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._http.resume_writing()
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -112,11 +79,17 @@ class HttpProtocol(HttpToolsProtocol):
         self._note_refused = refused
         self._part = _Part.NOTHING
         self._bytes = 0
+        self._piece = 0
         self._content = 0
         self._is_refused = False
         self._connection: Connection | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._last: asyncio.TimerHandle | None = None
+
+    @property
+    def room(self) -> int:
+        """How many bytes may be read at once, 1 to `PIECE`."""
+        return max(1, min(PIECE, _MAX_FRAMED_BYTES - self._bytes)) if self._part is _Part.BODY else PIECE
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """Begin."""
@@ -141,7 +114,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused or self.parser is None:
             return
         self._unset_keepalive_if_required()
-        self._bytes += len(data)
+        self._piece = len(data)
+        self._bytes += self._piece
         try:
             self.parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -153,7 +127,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note a new request."""
         self._part = _Part.HEAD
-        self._bytes = 0
+        self._bytes = self._piece
         super().on_message_begin()
         if self._connection is None:
             self._look_at_certificate()
@@ -170,9 +144,12 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         self._disarm()
-        refusal = self._judge_head()
+        size = self._head_size()
+        refusal = self._judge_head() if size <= self._limits.header_bytes else self._head_too_large()
         self._part = _Part.BODY
-        self._bytes = self._content = 0
+        # What has come of the body with the end of the head.
+        self._bytes = max(0, self._bytes - size)
+        self._content = 0
         if refusal is not None:
             self.refuse(refusal, started=False)
         else:
@@ -194,6 +171,8 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._disarm()
         self._part = _Part.NOTHING
+        # What has come of the next request with the end of this one.
+        self._piece = min(self._piece, max(0, self._bytes - self._content))
         self._bytes = 0
         super().on_message_complete()
 
@@ -244,29 +223,43 @@ class HttpProtocol(HttpToolsProtocol):
         if version not in ("1.1", "1.0"):
             return RefusedError("bad-request", "only HTTP/1.1 is spoken here")
         hosts = 0
+        codings = []
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
             elif name == b"content-length" and int(value) > MAX_BODY_BYTES:
                 return _too_large()
+            elif name == b"transfer-encoding":
+                codings.append(value.strip().lower())
+        # RFC 9112, 6.1: no other coding is understood here, and HTTP/1.0 has none.
+        if codings and (codings != [b"chunked"] or version == "1.0"):
+            return RefusedError("bad-request", "the only transfer coding is chunked, once, in HTTP/1.1")
         # RFC 9112, 3.2.
         if hosts != 1 and version == "1.1":
             return RefusedError("bad-request", "exactly one Host is needed")
         return None
 
+    def _head_size(self) -> int:
+        """Return the size of a complete head in its usual form: no more spaces than it needs."""
+        size = len(self.parser.get_method()) + len(self.url) + len(b"  HTTP/1.1\r\n\r\n")
+        return size + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
+
+    def _head_too_large(self) -> RefusedError:
+        return RefusedError("headers-too-large", f"at most {self._limits.header_bytes} bytes")
+
     def _check_progress(self) -> None:
         """After each piece: is the part at hand too large, and by when must it be complete?"""
         if self._is_refused:
             return
-        if self._part is not _Part.BODY and self._bytes > self._limits.header_bytes:
-            self.refuse(RefusedError("headers-too-large", f"at most {self._limits.header_bytes} bytes"))
+        # The piece may have begun with the end of the request before.
+        if self._part is not _Part.BODY and self._bytes > self._limits.header_bytes + PIECE:
+            self.refuse(self._head_too_large())
         elif self._part is _Part.NOTHING:
             answered = self.cycle is None or self.cycle.response_complete
             if answered and self.timeout_keep_alive_task is None and not self.transport.is_closing():
                 keep_alive = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
                 self.timeout_keep_alive_task = keep_alive
-        elif self._part is _Part.BODY and self._bytes > MAX_BODY_BYTES + PIECE:
-            # Chunk sizes and extensions count as well.
+        elif self._part is _Part.BODY and self._bytes >= _MAX_FRAMED_BYTES:
             self.refuse(_too_large())
         elif self._deadline is None:
             head = self._part is _Part.HEAD
@@ -295,15 +288,3 @@ class HttpProtocol(HttpToolsProtocol):
 
 def _too_large() -> RefusedError:
     return RefusedError("body-too-large", f"at most {MAX_BODY_BYTES} bytes")
-
-
-def listener_buffer() -> memoryview:
-    """Return a buffer for all inlets of one loop: what arrives is parsed before more arrives."""
-    return memoryview(bytearray(PIECE))
-
-
-def protocol_factory(
-    config: Config, state: ServerState, buffer: memoryview, **arguments: Any
-) -> Callable[[], Inlet]:
-    """Return what makes the protocol of a new connection; see `HttpProtocol` for the arguments."""
-    return lambda: Inlet(HttpProtocol(config, state, **arguments), buffer)

@@ -98,14 +98,15 @@ def test_an_endless_body_with_a_false_length_is_a_new_request_and_no_more(scene:
 
 
 def test_chunks_that_are_mostly_framing_are_refused(scene: Running, node: Node, meter: Meter) -> None:
+    request = head(node, "Transfer-Encoding: chunked")
     with Raw(scene, node.files) as raw:
-        raw.send(head(node, "Transfer-Encoding: chunked"))
         piece = b"1;" + b"e" * 500 + b"\r\nx\r\n"
+        raw.send(request + piece)
         send_until_it_ends(raw, piece * 10, 10_000_000)
         answer = raw.answer()
     assert answer is not None
     assert answer.status == 413
-    assert meter.bytes <= MAX_BODY_BYTES + 3 * 4096
+    assert meter.bytes <= len(request) + MAX_BODY_BYTES + 4096
 
 
 def test_a_body_of_the_limit_is_fine_in_one_piece_or_in_chunks(scene: Running, node: Node) -> None:
@@ -120,6 +121,37 @@ def test_a_body_of_the_limit_is_fine_in_one_piece_or_in_chunks(scene: Running, n
         answer = raw.answer()
         assert answer is not None
         assert json.loads(answer.body)["result"] == "duplicate"
+
+
+@pytest.mark.parametrize(("excess", "status"), [(0, 200), (1, 431), (4096, 431)])
+def test_a_head_of_the_limit_is_fine_and_no_byte_more_in_one_piece(
+    scene: Running, node: Node, excess: int, status: int
+) -> None:
+    body = json.dumps(node.fields()).encode()
+    length = f"Content-Length: {len(body)}"
+    filler = 16_384 + excess - len(head(node, length, "X-Filler: "))
+    with Raw(scene, node.files) as raw:
+        raw.send(head(node, length, "X-Filler: " + "x" * filler) + body)
+        answer = raw.answer()
+    assert answer is not None
+    assert answer.status == status
+
+
+def test_large_heads_and_bodies_all_at_once(scene: Running, node: Node) -> None:
+    requests = []
+    for number in range(6):
+        body = json.dumps(node.fields()).encode().ljust(MAX_BODY_BYTES - 700 * number)
+        filler = "X-Filler: " + "x" * (15_000 - 500 * number)
+        if number % 2:
+            chunks = [body[at : at + 256] for at in range(0, len(body), 256)]
+            framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
+            requests.append(head(node, filler, "Transfer-Encoding: chunked") + framed)
+        else:
+            requests.append(head(node, filler, f"Content-Length: {len(body)}") + body)
+    with Raw(scene, node.files) as raw:
+        raw.send(b"".join(requests))
+        answers = [raw.answer() for _ in requests]
+    assert [answer and answer.status for answer in answers] == [200] * len(requests)
 
 
 @pytest.mark.parametrize("line", ["X-Filler: " + "x" * 1000, "x" * 1000 + ": y"])

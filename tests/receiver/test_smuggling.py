@@ -28,6 +28,11 @@ AMBIGUOUS = {
     "chunked is not last": ["Transfer-Encoding: chunked, identity"],
     "chunked twice": ["Transfer-Encoding: chunked", "Transfer-Encoding: identity"],
     "gzip and chunked": ["Transfer-Encoding: gzip, chunked", "Content-Length: 5"],
+    "gzip and chunked without a length": ["Transfer-Encoding: gzip, chunked"],
+    "chunked twice in a list": ["Transfer-Encoding: chunked, chunked"],
+    "chunked twice in two lines": ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
+    "gzip and chunked in two lines": ["Transfer-Encoding: gzip", "Transfer-Encoding: chunked"],
+    "chunked with a parameter": ["Transfer-Encoding: chunked;q=1"],
     "a tab in the name": ["Transfer-Encoding\t: chunked"],
     "a space before the colon": ["Content-Length : 5"],
     "a space before the name": [" Content-Length: 5"],
@@ -78,6 +83,24 @@ def test_a_request_line_that_is_none_is_refused(scene: Running, node: Node, requ
         assert answer is not None
         assert answer.status == 400
         assert raw.is_closed()
+
+
+def test_chunked_is_no_coding_of_http_1_0(scene: Running, node: Node) -> None:
+    with Raw(scene, node.files) as raw:
+        raw.send(head(node, "Transfer-Encoding: chunked").replace(b"HTTP/1.1", b"HTTP/1.0") + b"0\r\n\r\n")
+        answer = raw.answer()
+        assert answer is not None
+        assert answer.status == 400
+        assert raw.is_closed()
+
+
+def test_the_name_of_a_coding_may_be_in_capitals(scene: Running, node: Node) -> None:
+    body = json.dumps(node.fields()).encode()
+    with Raw(scene, node.files) as raw:
+        raw.send(head(node, "Transfer-Encoding: Chunked"), b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+        answer = raw.answer()
+    assert answer is not None
+    assert answer.status == 200
 
 
 def test_a_trailer_is_no_header(scene: Running, node: Node) -> None:
