@@ -29,7 +29,9 @@ class OpenIntake(Intake):
         """Check a heartbeat from its form to its rate; see `Intake.admit`."""
         del connection
         fields = self._formed(field for field in headers if field[0] != AUTHORIZATION)
-        return self._accept(decode(body), fields, self._clock.wall_ms())
+        heartbeat = decode(body)
+        self._limit(heartbeat.node_id)
+        return self._accept(heartbeat, fields, self._clock.wall_ms())
 
 
 class OpenApplication(Application):

@@ -1,4 +1,4 @@
-"""What a heartbeat must pass before it is recorded: certificate, form, token, content, identity, rate.
+"""What a heartbeat must pass before it is recorded: certificate, form, token, rate, content, identity.
 
 `Intake.admit` is one synchronous function without any server in it: given the connection, the header fields
 and the body it returns the arrival or raises the refusal.
@@ -81,7 +81,7 @@ class Intake:
         self._clock = clock
 
     def admit(self, connection: Connection, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Arrival:
-        """Check a heartbeat from its certificate to its rate.
+        """Check a heartbeat from its certificate to its content.
 
         Args:
             connection: Where it came in; keeps the verified token.
@@ -98,6 +98,8 @@ class Intake:
         fields = self._formed(headers)
         now_ms = self._clock.wall_ms()
         subject = self._subject(connection, peer, fields.get(AUTHORIZATION), now_ms / 1000)
+        # Before the body: one that is refused has cost its sender a beat as well.
+        self._limit(peer.identity.name)
         heartbeat = decode(body)
         check_publisher(peer, subject=subject, node_id=heartbeat.node_id)
         return self._accept(heartbeat, fields, now_ms)
@@ -108,12 +110,15 @@ class Intake:
         _check_form(fields)
         return fields
 
-    def _accept(self, heartbeat: Heartbeat, fields: Mapping[bytes, bytes], now_ms: int) -> Arrival:
-        """Check what is left to check once it is known whose heartbeat it is."""
-        wait = self._rate.admit(heartbeat.node_id, self._clock.elapsed())
+    def _limit(self, node_id: str) -> None:
+        """Refuse a node that publishes more often than it may."""
+        wait = self._rate.admit(node_id, self._clock.elapsed())
         if wait > 0:
             detail = "the node publishes more often than it may"
             raise RefusedError("rate-limited", detail, retry_after=int(wait) + 1)
+
+    def _accept(self, heartbeat: Heartbeat, fields: Mapping[bytes, bytes], now_ms: int) -> Arrival:
+        """Check what is left to check once it is known whose heartbeat it is."""
         arrival = _arrival(heartbeat, self._order(fields))
         _check_ahead(arrival, now_ms + MAX_AHEAD_MS)
         return arrival
@@ -196,8 +201,8 @@ def _read(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 
 def _check_form(fields: Mapping[bytes, bytes]) -> None:
-    encoding = fields.get(_CONTENT_ENCODING)
-    if encoding is not None and encoding.strip().lower() != b"identity":
+    # Not even `identity`, which is no coding to send (RFC 9110, 8.4).
+    if _CONTENT_ENCODING in fields:
         raise RefusedError("content-encoding", "send the body without Content-Encoding")
     media_type = fields.get(_CONTENT_TYPE, b"")
     if media_type == b"application/json":

@@ -89,6 +89,7 @@ def test_an_older_epoch_is_a_conflict_that_names_the_newer(node: Node) -> None:
         ({"Content-Type": "application/json; charset=latin-1"}, (415, "media-type")),
         ({"Content-Type": ""}, (415, "media-type")),
         ({"Content-Encoding": "br"}, (415, "content-encoding")),
+        ({"Content-Encoding": "identity"}, (415, "content-encoding")),
         ({"Authorization": "Basic abc"}, (401, "token-missing")),
         ({"Authorization": "Bearer"}, (401, "token-missing")),
         ({"Authorization": "Bearer not-a-token"}, (401, "token-malformed")),
@@ -113,7 +114,7 @@ def test_headers_that_break_a_rule(node: Node, headers: dict[str, str], expected
     "media_type", ["application/json; charset=utf-8", 'Application/JSON;charset="UTF-8"']
 )
 def test_media_types_that_are_fine(node: Node, media_type: str) -> None:
-    assert node.beat({"Content-Type": media_type, "Content-Encoding": "identity"}).status_code == 200
+    assert node.beat({"Content-Type": media_type}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -226,6 +227,18 @@ def test_a_node_that_publishes_too_often_is_told_when_to_come_back(pki: Pki, tmp
         answer = node.beat()
         assert problem(answer) == (429, "rate-limited")
         assert answer.headers["retry-after"] in ("1", "2")
+        assert other.beat().status_code == 200
+
+
+@pytest.mark.parametrize("body", [b"{", b"{}"])
+def test_what_is_refused_counts_as_published(pki: Pki, tmp_path: Path, body: bytes) -> None:
+    with running(pki, receiver_settings(pki, tmp_path, limits={"rate": 0.5, "burst": 3})) as scene:
+        node, other = scene.node(), scene.node()
+        # Another's name in the body is charged to the sender.
+        assert problem(node.beat(node_id=other.node_id)) == (403, "identity-mismatch")
+        assert [node.post(body).status_code in (400, 422) for _ in range(2)] == [True, True]
+        assert problem(node.post(body)) == (429, "rate-limited")
+        assert problem(node.beat()) == (429, "rate-limited")
         assert other.beat().status_code == 200
 
 
