@@ -33,6 +33,9 @@ _MAX_PARAMETERS: Final = 64
 _SCAN: Final = 2000
 """Nodes looked at before the event loop gets its turn; about 1 ms."""
 
+_STATES: Final = (*STATES, "suspect")
+"""The contract's states. No node is suspect here, where nothing holds back an expiry: none is found."""
+
 _BEST = "-available_slots"
 _SINGLE = frozenset({"min_available_slots", "limit", "cursor", "sort"})
 
@@ -127,8 +130,8 @@ def _read(values: dict[str, list[str]]) -> Query:
         if name in _SINGLE and len(found) > 1:
             raise query_refusal(name, "given more than once")
     for state in values.get("state", ()):
-        if state not in STATES:
-            raise query_refusal("state", f"must be one of {', '.join(STATES)}")
+        if state not in _STATES:
+            raise query_refusal("state", f"must be one of {', '.join(_STATES)}")
     best = "sort" in values
     if best and values["sort"] != [_BEST]:
         raise query_refusal("sort", f"must be {_BEST}, or be left out")

@@ -110,6 +110,11 @@ def test_the_best_come_first(world: World) -> None:
     )
 
 
+def test_suspect_may_be_asked_for(world: World) -> None:
+    assert answer(world, state="suspect") == ([], None)
+    assert answer(world, state=["suspect", "late"], limit=1000) == answer(world, state="late", limit=1000)
+
+
 def test_the_order_follows_nodes_that_come_and_go() -> None:
     world = World()
     order = Order(world.registry.nodes)
