@@ -163,6 +163,11 @@ class TlsFiles:
         return True
 
     def _check_node(self, fresh: Credentials, node_id: str) -> None:
+        # Where names are DNS SANs no certificate ever named a node.
+        if fresh.node_id is None and self.current.node_id is not None:
+            raise CredentialError(
+                f"{self._certificate_path} names no node, but the certificate in use names this one"
+            )
         if fresh.node_id not in (None, node_id):
             raise CredentialError(
                 f"{self._certificate_path} is the certificate of node {fresh.node_id}, not of this one"

@@ -140,16 +140,54 @@ def test_another_nodes_certificate_never_takes_over(
     clock = SkippingClock()
     publisher = publish(endpoint=stub.url, clock=clock)
     publisher.tick()
-    assert settings.tls.certificate is not None
-    assert settings.tls.key is not None
-    settings.tls.certificate.write_bytes(other.certificate.read_bytes())
-    settings.tls.key.write_bytes(other.key.read_bytes())
+    put(settings, other.certificate.read_bytes(), other.key.read_bytes())
     for _ in range(3):
         clock.skipped += 60
         publisher.tick()
     assert publisher.stats.success == 4
     assert stub.connections == 1
     assert sum("not of this one" in record.message for record in caplog.records) == 1
+
+
+def test_a_readers_certificate_never_takes_over(
+    pki: Pki, settings: ClientSettings, publish: Make, stub: StubReceiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = pki.reader()
+    clock = SkippingClock()
+    publisher = publish(endpoint=stub.url, clock=clock)
+    publisher.tick()
+    put(settings, reader.certificate.read_bytes(), reader.key.read_bytes())
+    for _ in range(3):
+        clock.skipped += 60
+        publisher.tick()
+    assert publisher.stats.success == 4
+    assert stub.connections == 1
+    assert len({binding(seen) for seen in stub.seen}) == 1
+    assert sum("names no node" in record.message for record in caplog.records) == 1
+
+
+def test_certificates_with_dns_names_alone_are_renewed(
+    pki: Pki, settings: ClientSettings, publish: Make, stub: StubReceiver
+) -> None:
+    first, second = (pki.authority.client([], dns=["chimera-01.fleet.test"]) for _ in range(2))
+    put(settings, first.certificate_pem, first.key_pem)
+    clock = SkippingClock()
+    publisher = publish(endpoint=stub.url, clock=clock)
+    publisher.tick()
+    put(settings, second.certificate_pem, second.key_pem)
+    clock.skipped += 60
+    publisher.tick()
+    assert publisher.stats.success == 2
+    assert stub.connections == 2
+    assert len({binding(seen) for seen in stub.seen}) == 2
+
+
+def put(settings: ClientSettings, certificate: bytes, key: bytes) -> None:
+    """Write another pair over the node's."""
+    assert settings.tls.certificate is not None
+    assert settings.tls.key is not None
+    settings.tls.certificate.write_bytes(certificate)
+    settings.tls.key.write_bytes(key)
 
 
 def test_a_removed_file_keeps_the_pair_in_force(
