@@ -183,8 +183,8 @@ def test_a_bad_plugin_costs_no_beat_and_nobody_elses_data(node: Node) -> None:
 @pytest.mark.parametrize("node", ALL, indirect=True, ids=str)
 def test_each_bad_plugin_delays_no_beat_by_more_than_100_ms(node: Node) -> None:
     lateness = survive(node, beats=12)
-    # Whoever takes the CPU from a thread that spins takes it with the interpreter's lock: on a crowded machine
-    # single beats wait for the machine then, and only the usual one says something about the agent.
+    # Whoever takes the CPU from a thread that spins takes it with the interpreter's lock: on a crowded
+    # machine single beats wait for the machine then, and only the usual one says something of the agent.
     spins = str(node.bad) == "spin-thread"
     assert (statistics.median(lateness) if spins else max(lateness)) <= LATE_MS
 
