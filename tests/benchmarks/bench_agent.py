@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psutil
 
-from support.command import Command, ReceiverCommand
+from support.command import Command, ReceiverCommand, openclaw_tables
 from support.nodes import mutual_tls_client
 from support.pki import Pki
 from support.ports import free_port
@@ -111,24 +111,12 @@ def agent_toml(
     directory: Path, pki: Pki, node_id: str, receiver: ReceiverCommand, redis: str, port: int
 ) -> Path:
     """Write the configuration of an agent with the three bundled plugins."""
-    files = pki.node(node_id)
     config = directory / f"agent-{node_id}.toml"
     config.write_text(
         f"""
 [log]
 level = "warning"
-[openclaw]
-endpoint = "{receiver.url}"
-state_dir = "{directory / node_id}"
-[openclaw.tls]
-ca = "{pki.ca}"
-certificate = "{files.certificate}"
-key = "{files.key}"
-[openclaw.token]
-key = "{pki.token_key}"
-kid = "{pki.key_id}"
-issuer = "{pki.issuer}"
-audience = "{pki.audience}"
+{openclaw_tables(pki, node_id, receiver.url, directory / node_id)}
 [telemetry.prometheus]
 port = {port}
 [plugins.chimera]

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 
-from support.command import Command, ReceiverCommand
+from support.command import Command, ReceiverCommand, openclaw_tables
 from support.ports import free_port
 from support.wait import wait_until
 
@@ -68,28 +68,9 @@ def test_no_buffered_heartbeat_is_lost_and_none_stored_twice(pki: Pki, tmp_path:
 
 def agent_command(directory: Path, pki: Pki, node_id: str, url: str, state: Path) -> Command:
     """Return an agent that beats every second and has no collectors but the system's."""
-    files = pki.node(node_id)
     config = directory / "agent.toml"
-    config.write_text(
-        f"""
-[openclaw]
-endpoint = "{url}"
-interval = 1
-min_interval = 1
-state_dir = "{state}"
-[openclaw.tls]
-ca = "{pki.ca}"
-certificate = "{files.certificate}"
-key = "{files.key}"
-[openclaw.token]
-key = "{pki.token_key}"
-kid = "{pki.key_id}"
-issuer = "{pki.issuer}"
-audience = "{pki.audience}"
-[telemetry.prometheus]
-port = {free_port()}
-"""
-    )
+    tables = openclaw_tables(pki, node_id, url, state, interval=1)
+    config.write_text(f"{tables}[telemetry.prometheus]\nport = {free_port()}\n")
     return Command(("agent", "--config", str(config)), directory / "agent.log")
 
 

@@ -19,7 +19,7 @@ from openclaw_exporter.plugin.host import installed_plugins
 from openclaw_exporter.wire.timestamps import parse_ms
 from support import bad_plugins
 from support.bad_plugins import BAD, GOOD, SURVIVED_AS_THREADS, TWELVE, Bad
-from support.command import Command, ReceiverCommand, samples
+from support.command import Command, ReceiverCommand, openclaw_tables, samples
 from support.nodes import mutual_tls_client
 from support.ports import free_port
 from support.wait import wait_until
@@ -54,27 +54,14 @@ class Node:
         self.folder = directory / "installed"
         bad_plugins.write(self.folder, bad)
         self.port = free_port()
-        files = pki.node(self.node_id)
+        tables = openclaw_tables(pki, self.node_id, receiver.url, directory / "state", interval=1)
         config = directory / "agent.toml"
         others = "".join(f"[plugins.{name}]\nenabled = false\n" for name in installed_plugins())
         config.write_text(
             f"""
 [log]
 format = "json"
-[openclaw]
-endpoint = "{receiver.url}"
-interval = 1
-min_interval = 1
-state_dir = "{directory / "state"}"
-[openclaw.tls]
-ca = "{pki.ca}"
-certificate = "{files.certificate}"
-key = "{files.key}"
-[openclaw.token]
-key = "{pki.token_key}"
-kid = "{pki.key_id}"
-issuer = "{pki.issuer}"
-audience = "{pki.audience}"
+{tables}
 [collection]
 interval = 1
 deadline = 0.9

@@ -12,7 +12,7 @@ import pytest
 
 from openclaw_exporter.wire.timestamps import parse_ms
 from support import queues
-from support.command import Command, ReceiverCommand, samples
+from support.command import Command, ReceiverCommand, openclaw_tables, samples
 from support.nodes import mutual_tls_client
 from support.otlp import OtlpCollector
 from support.ports import free_port
@@ -35,24 +35,11 @@ class Swarm:
         self.otlp = otlp
         self.port = free_port()
         self.receiver = ReceiverCommand(directory, pki, extra="min_interval = 1")
-        files = pki.node(self.node_id)
+        tables = openclaw_tables(pki, self.node_id, self.receiver.url, directory / "state", interval=1)
         config = directory / "agent.toml"
         config.write_text(
             f"""
-[openclaw]
-endpoint = "{self.receiver.url}"
-interval = 1
-min_interval = 1
-state_dir = "{directory / "state"}"
-[openclaw.tls]
-ca = "{pki.ca}"
-certificate = "{files.certificate}"
-key = "{files.key}"
-[openclaw.token]
-key = "{pki.token_key}"
-kid = "{pki.key_id}"
-issuer = "{pki.issuer}"
-audience = "{pki.audience}"
+{tables}
 [node]
 version = "1.2.3"
 region = "test-1"

@@ -124,6 +124,28 @@ port = {self.admin_port}
         return answer.status_code == httpx.codes.OK
 
 
+def openclaw_tables(
+    pki: Pki, node_id: str, endpoint: str, state: Path, *, interval: int | None = None
+) -> str:
+    """Return the TOML tables that make an agent publish as a node with a certificate of its own."""
+    files = pki.node(node_id)
+    beat = f"interval = {interval}\nmin_interval = {interval}\n" if interval else ""
+    return f"""
+[openclaw]
+endpoint = "{endpoint}"
+state_dir = "{state}"
+{beat}[openclaw.tls]
+ca = "{pki.ca}"
+certificate = "{files.certificate}"
+key = "{files.key}"
+[openclaw.token]
+key = "{pki.token_key}"
+kid = "{pki.key_id}"
+issuer = "{pki.issuer}"
+audience = "{pki.audience}"
+"""
+
+
 def samples(text: str) -> dict[str, float]:
     """Parse Prometheus text into sample (with labels, as written) → value."""
     lines = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
