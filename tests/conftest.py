@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.pki import Pki
 from support.redis import RedisServer
@@ -13,6 +14,10 @@ from support.redis import RedisServer
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# How long a draw takes says something of a crowded machine only.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 _NO_SKIP = "TESTS_NO_SKIP"
 _skipped: list[str] = []
