@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
 from contextlib import suppress
@@ -169,6 +170,8 @@ def _bind(host: str, port: int, key: str) -> socket.socket:
         listening.setblocking(False)
     except OSError as error:
         listening.close()
-        message = f"{key}: cannot listen on {host}:{port} ({error.strerror}); set {key}.port to a free port"
+        foreign = error.errno == errno.EADDRNOTAVAIL
+        remedy = f"{key}.host to an address of this machine" if foreign else f"{key}.port to a free port"
+        message = f"{key}: cannot listen on {host}:{port} ({error.strerror}); set {remedy}"
         raise UserError(message) from error
     return listening

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
@@ -62,10 +64,11 @@ class MetricsServer:
         try:
             server, thread = start_http_server(port, addr=host, registry=exposition.registry)
         except OSError as error:
+            foreign = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+            right = "host to an address of this machine" if foreign else "port to a free port, to 0 for any"
             message = (
                 f"telemetry.prometheus: cannot listen on {host}:{port} ({error.strerror or error}); "
-                "set telemetry.prometheus.port to a free port, to 0 for any, "
-                "or telemetry.prometheus.enabled to false"
+                f"set telemetry.prometheus.{right}, or telemetry.prometheus.enabled to false"
             )
             raise UserError(message) from error
         self._server: WSGIServer = server

@@ -107,6 +107,12 @@ def test_an_address_that_is_none_is_named(pki: Pki, tmp_path: Path) -> None:
         Receiver(settings).start()
 
 
+def test_an_address_of_another_machine_is_named(pki: Pki, tmp_path: Path) -> None:
+    settings = dataclasses.replace(receiver_settings(pki, tmp_path), host="192.0.2.1")
+    with pytest.raises(UserError, match=r"set receiver\.host to an address of this machine"):
+        Receiver(settings).start()
+
+
 def test_ipv6_loopback(pki: Pki, tmp_path: Path) -> None:
     settings = dataclasses.replace(receiver_settings(pki, tmp_path), host="::1", port=free_port())
     try:

@@ -191,3 +191,11 @@ def test_a_taken_port_is_a_mistake_that_names_the_remedy() -> None:
     first.shutdown()
     again = started(enabled=True, port=port)
     again.shutdown()
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    settings = PrometheusSettings(enabled=True, host="192.0.2.1", port=free_port())
+    with pytest.raises(UserError, match=r"set telemetry\.prometheus\.host to an address of this machine"):
+        Telemetry.start(
+            TelemetrySettings(prometheus=settings), service="openclaw-exporter", node_id=NODE, resource={}
+        )
