@@ -125,7 +125,7 @@ class Collection:
             worker.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             self._thread.join(max(0.0, until - time.monotonic()))
-        return tuple(worker.loaded for worker in everyone if worker.alive)
+        return tuple(worker.loaded for worker in everyone if worker.present)
 
     def _arrange(self, loaded: Iterable[LoadedCollector]) -> None:
         if self._closing:
@@ -135,7 +135,7 @@ class Collection:
         gone = [worker for key, worker in self._workers.items() if key not in kept]
         for worker in gone:
             worker.cancel()
-        self._ended = [worker for worker in (*self._ended, *gone) if worker.alive]
+        self._ended = [worker for worker in (*self._ended, *gone) if worker.present]
         self._board.arrange(sorted((*wanted, *((plugin, "") for plugin in self._unloaded))))
         now = time.monotonic()
         workers: dict[CollectorKey, Worker] = {}

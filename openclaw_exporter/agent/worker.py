@@ -80,7 +80,7 @@ class Worker:
         return self._started is not None
 
     @property
-    def alive(self) -> bool:
+    def present(self) -> bool:
         """Whether its thread goes on."""
         return self._thread.is_alive()
 

@@ -13,7 +13,7 @@ from openclaw_exporter.plugin.runner import Run, Runner
 from openclaw_exporter.plugin.testing.away import check_without_network
 from openclaw_exporter.plugin.testing.conformance import DEFAULT_RUNS, check_collector
 from openclaw_exporter.plugin.testing.findings import Finding, Findings, failures, or_passed
-from openclaw_exporter.plugin.testing.series import label
+from openclaw_exporter.plugin.testing.series import named
 from openclaw_exporter.plugin.testing.weight import check_import
 
 if TYPE_CHECKING:
@@ -131,6 +131,6 @@ def _rivals(looks: Mapping[str, Run]) -> Findings:
         for key in map(series_key, run.observations):
             owner = owners.setdefault(key, name)
             if owner != name:
-                text = f"the collectors {owner} and {name} both yield {label(key)}"
+                text = f"the collectors {owner} and {name} both yield {named(key)}"
                 found.append(Finding("observations", "failure", text))
     return tuple(found)

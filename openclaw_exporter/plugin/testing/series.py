@@ -20,7 +20,7 @@ _NEAR_BUDGET: Final = 0.8
 _SHARES: Final = (".ratio", ".utilization")
 
 
-def label(key: SeriesKey) -> str:
+def named(key: SeriesKey) -> str:
     """Return a series in one line."""
     name, attributes = key
     listed = ", ".join(f"{attribute}={value}" for attribute, value in sorted(attributes, key=str))
@@ -45,9 +45,9 @@ def _differences(runs: Sequence[dict[SeriesKey, Observation]]) -> Iterator[Findi
         flicker = names_before ^ names_now
         for name in sorted(flicker):
             yield Finding(check, "failure", f"{name} is in one collection and missing in the next")
-        for key in sorted((before.keys() ^ now.keys()), key=label):
+        for key in sorted((before.keys() ^ now.keys()), key=named):
             if key[0] not in flicker:
-                yield Finding(check, "warning", f"{label(key)} comes and goes between collections")
+                yield Finding(check, "warning", f"{named(key)} comes and goes between collections")
         for key in before.keys() & now.keys():
             yield from _changes(key, before[key], now[key])
 
@@ -60,9 +60,9 @@ def _changes(key: SeriesKey, before: Observation, now: Observation) -> Iterator[
         return
     if type(before.value) is not type(now.value):
         kinds = f"{type(before.value).__name__} and {type(now.value).__name__}"
-        yield Finding(check, "warning", f"{label(key)} is {kinds} in turn; one of them would be steadier")
+        yield Finding(check, "warning", f"{named(key)} is {kinds} in turn; one of them would be steadier")
     if now.kind == "counter" and now.value < before.value:
-        yield Finding(check, "failure", f"{label(key)} is a counter and went down")
+        yield Finding(check, "failure", f"{named(key)} is a counter and went down")
 
 
 def check_series(runs: Sequence[Run], *, budget: int) -> Findings:
@@ -77,7 +77,7 @@ def check_series(runs: Sequence[Run], *, budget: int) -> Findings:
     later = fresh[len(fresh) // 2 :]
     grown = [keys for keys in later if keys]
     if len(grown) > len(later) // 2:
-        example = label(min(grown[-1], key=label))
+        example = named(min(grown[-1], key=named))
         return (
             Finding(
                 "series",

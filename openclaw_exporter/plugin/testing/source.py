@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from openclaw_exporter.plugin.guard import SeriesKey, series_key
 from openclaw_exporter.plugin.observations import Capacity, Measurement, Observation, QueueDepth, Uptime
 from openclaw_exporter.plugin.testing.findings import Finding, Findings, or_passed
-from openclaw_exporter.plugin.testing.series import label
+from openclaw_exporter.plugin.testing.series import named
 
 if TYPE_CHECKING:
     from openclaw_exporter.plugin.runner import Run, Runner
@@ -54,8 +54,8 @@ def wrong_when_gone(before: Run, gone: Run) -> Findings:
     was = _values(before.observations)
     zeros = [key for key, value in _values(gone.observations).items() if value == 0 and was.get(key) != 0]
     return tuple(
-        Finding("source", "failure", f"{label(key)} is 0 while its source is gone; leave it out")
-        for key in sorted(zeros, key=label)
+        Finding("source", "failure", f"{named(key)} is 0 while its source is gone; leave it out")
+        for key in sorted(zeros, key=named)
     )
 
 
