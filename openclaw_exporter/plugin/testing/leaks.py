@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.plugin.runner import Runner
 
 _PHASES: Final = 3
+_LOOKS: Final = 4
 _LEAST_BYTES: Final = 16
 """Bytes a collection that are growth: the smallest Python object."""
 
@@ -64,22 +65,23 @@ def check_leaks(runner: Runner, *, runs: int) -> Findings:
     """Collect in four phases and compare what the process holds after each.
 
     These are about `runs` collections, more of a fast collector. The first phase warms up caches and
-    connections. Memory that grows in each of the other three is a failure, after a second look over as many
-    runs again; a thread or a descriptor for many of the runs is one as well. Other threads of the process
-    should be at rest meanwhile.
+    connections. Memory that grows in each of the other three, and does so in three more looks over as many
+    runs each, is a failure; a thread or a descriptor for many of the runs is one as well. Other threads of
+    the process should be at rest meanwhile.
     """
     size = _phase_size(runner, max(2, runs // (_PHASES + 1)))
     with _traced():
         if not _collect(runner, size):
             return _unchecked()
-        first = tracemalloc.take_snapshot()
-        held = list(_phases(runner, size))
-        if len(held) > _PHASES and _grows(held, size):
-            # Caches that fill slowly look like this once, and not twice.
+        # Caches that fill slowly, and the interpreter's own tables, look like a leak once or twice; a leak
+        # always does.
+        for _ in range(_LOOKS):
             first = tracemalloc.take_snapshot()
             held = list(_phases(runner, size))
-        if len(held) <= _PHASES:
-            return _unchecked()
+            if len(held) <= _PHASES:
+                return _unchecked()
+            if not _grows(held, size):
+                break
         where = _where(first) if _grows(held, size) else ""
     measured = size * _PHASES
     return (*_memory(held, size, where), *_threads(held, measured), *_descriptors(held, measured))
