@@ -109,6 +109,7 @@ class AgentMetrics:
         yield "openclaw.collector.errors", self._errors
         yield "openclaw.collector.last_success.timestamp", each(lambda state: state.last_success)
         yield "openclaw.collector.series", each(lambda state: state.series)
+        yield "openclaw.collector.series.limit", each(lambda state: state.series_budget)
         yield "openclaw.collector.cpu.time", each(lambda state: state.cpu_seconds)
         yield "openclaw.collector.memory.usage", each(lambda state: state.memory_bytes)
 

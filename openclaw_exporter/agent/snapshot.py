@@ -51,6 +51,7 @@ class CollectorState:
         errors: Failures and refusals so far, by type.
         cpu_seconds: CPU time so far, of a collector in a process of its own.
         memory_bytes: Resident memory, of a collector in a process of its own.
+        series_budget: Different series that it may export over its life.
     """
 
     plugin: str
@@ -64,6 +65,7 @@ class CollectorState:
     errors: Mapping[str, int] = field(default_factory=dict)
     cpu_seconds: float | None = None
     memory_bytes: int | None = None
+    series_budget: int | None = None
 
     @property
     def key(self) -> CollectorKey:

@@ -223,5 +223,6 @@ class Worker:
             errors=dict(self._errors),
             cpu_seconds=cost.cpu_seconds if cost else None,
             memory_bytes=cost.memory_bytes if cost else None,
+            series_budget=self.loaded.series_budget,
             **known,  # type: ignore[arg-type] # the two callers' literal keywords
         )

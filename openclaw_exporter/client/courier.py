@@ -137,7 +137,7 @@ class Courier:
             delivery = self._failure(error)
         else:
             delivery = self._verdict(response, body)
-        self._metrics.attempted(delivery, self._clock.monotonic() - started)
+        self._metrics.attempted(delivery, self._clock.monotonic() - started, self._clock.wall())
         if delivery.error_type:
             self.failures += 1
         else:

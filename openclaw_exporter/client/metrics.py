@@ -31,6 +31,7 @@ class PublisherMetrics:
         self._latency = self._instruments.histogram("openclaw.latency_seconds")
         self._dropped = self._instruments.counter("openclaw.buffer.dropped")
         self._skew: float | None = None
+        self._last_success: float | None = None
 
     def observe(
         self, *, waiting: Callable[[], int], limit: int, credentials: Callable[[], Mapping[str, Validity]]
@@ -46,11 +47,15 @@ class PublisherMetrics:
         observe("openclaw.buffer.usage", lambda: [(waiting(), {})])
         observe("openclaw.buffer.limit", lambda: [(limit, {})])
         observe("openclaw.publish.clock_skew", lambda: [] if self._skew is None else [(self._skew, {})])
+        observe(
+            "openclaw.publish.last_success.timestamp",
+            lambda: [] if self._last_success is None else [(self._last_success, {})],
+        )
         for index, name in enumerate(("openclaw.credential.not_before", "openclaw.credential.not_after")):
             observe(name, _validities(credentials, index))
 
-    def attempted(self, delivery: Delivery, seconds: float) -> None:
-        """Count one publish attempt that took so many seconds."""
+    def attempted(self, delivery: Delivery, seconds: float, now: float) -> None:
+        """Count one publish attempt that took so many seconds and ended now, Unix seconds."""
         if delivery.status is not None:
             self._latency.record(seconds, {"http.response.status_code": delivery.status})
         if delivery.offset is not None:
@@ -61,6 +66,7 @@ class PublisherMetrics:
             )
         else:
             self._success.add(1)
+            self._last_success = now
 
     def dropped(self, reason: str, number: int) -> None:
         """Count heartbeats that were given up."""

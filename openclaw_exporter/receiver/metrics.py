@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.receiver.census import UNKNOWN, Place, place_of
 from openclaw_exporter.receiver.liveness import STATES
+from openclaw_exporter.receiver.process import observe_process
 from openclaw_exporter.telemetry.instruments import Instruments
 from openclaw_exporter.wire.problems import CASES
 
@@ -93,6 +94,7 @@ class ReceiverMetrics:
         self._store = self._instruments.histogram("openclaw.registry.store.duration")
         self._requests = self._instruments.histogram("http.server.request.duration")
         self._observe_counts()
+        observe_process(self._instruments)
 
     def watch(self, census: Callable[[], Census]) -> None:
         """Begin to export the registry's numbers; the source may be called from any thread."""

@@ -37,6 +37,12 @@ TABLE: Final[tuple[Instrument, ...]] = (
         "s",
         "The receiver's Date header minus this node's clock",
     ),
+    Instrument(
+        "openclaw.publish.last_success.timestamp",
+        "gauge",
+        "s",
+        "Unix time at which a publish attempt was last answered 2xx",
+    ),
     Instrument("openclaw.buffer.usage", "updowncounter", "{heartbeat}", "Heartbeats that wait in the buffer"),
     Instrument(
         "openclaw.buffer.limit", "updowncounter", "{heartbeat}", "Heartbeats that the buffer can hold"
@@ -124,6 +130,13 @@ TABLE: Final[tuple[Instrument, ...]] = (
         "updowncounter",
         "{series}",
         "Series that the collector exports now",
+        attributes=_COLLECTOR,
+    ),
+    Instrument(
+        "openclaw.collector.series.limit",
+        "updowncounter",
+        "{series}",
+        "Different series that the collector may export over its life: its series budget",
         attributes=_COLLECTOR,
     ),
     Instrument(

@@ -142,6 +142,7 @@ def test_the_collectors_own_metrics(factory: Factory, start: Start) -> None:
     healthy = metrics["openclaw_collector_healthy"]
     assert healthy == {of("fine"): 1, of("broken"): 0, of("apart"): 1}
     assert metrics["openclaw_collector_series"] == {of("fine"): 1, of("broken"): 0, of("apart"): 1}
+    assert metrics["openclaw_collector_series_limit"] == dict.fromkeys(healthy, 300)
     errors = metrics["openclaw_collector_errors_total"]
     assert errors[of("fine", error_type="deadline")] == 0
     assert errors[of("broken", error_type="OSError")] >= 1

@@ -110,7 +110,9 @@ def test_skew_and_credentials(virtual: Make, clock: VirtualClock, wire: Wire, me
     wire.answer = lambda _request: Reply(200, {"Date": http_date(clock.wall() + 90)})
     publisher = virtual(meter=metrics.meter)
     assert metrics.series("openclaw.publish.clock_skew") == {}
+    assert metrics.series("openclaw.publish.last_success.timestamp") == {}
     publisher.tick()
+    assert metrics.value("openclaw.publish.last_success.timestamp") == clock.wall()
     assert metrics.value("openclaw.publish.clock_skew") == pytest.approx(90, abs=1)
     ends = {
         dict(key)["openclaw.credential"]: point.value

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from receiver.scene import problem, receiver_settings, running
 from receiver.test_store import beat
 from receiver.virtual import World, node_id
@@ -16,8 +18,10 @@ from receiver.virtual import World, node_id
 from openclaw_exporter.receiver.application import Application
 from openclaw_exporter.receiver.census import take_census
 from openclaw_exporter.receiver.metrics import MAX_SERIES, MAX_VALUES, OTHER, ReceiverMetrics, folded
+from openclaw_exporter.receiver.process import observe_process
 from openclaw_exporter.receiver.pulse import Pulse
 from openclaw_exporter.receiver.refusals import SheddingError
+from openclaw_exporter.telemetry.instruments import Instruments
 from support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -113,6 +117,25 @@ def test_what_fails_inside_is_answered_and_counted(
     assert ("retry-after" in answer.headers) == (expected[0] == 503)
     refused = 'openclaw_registry_heartbeat_refused_total{error_type="%s",http_response_status_code="%s"}'
     assert scene.samples()[refused % (expected[1], expected[0])] >= 1
+
+
+def test_the_receivers_own_process_is_measured(scene: Running, tmp_path: Path) -> None:
+    samples = scene.samples()
+    assert samples["process_memory_usage_bytes"] > 2**20
+    assert samples["process_unix_file_descriptor_count"] > 3
+    assert samples['process_cpu_time_seconds_total{cpu_mode="user"}'] > 0
+    assert samples["process_uptime_seconds"] > 0
+
+
+def test_what_proc_does_not_tell_is_not_exported(tmp_path: Path) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    observe_process(Instruments(provider.get_meter("test")), tmp_path / "away")
+    collected = reader.get_metrics_data()
+    provider.shutdown()
+    assert collected is not None
+    names = {metric.name for metric in collected.resource_metrics[0].scope_metrics[0].metrics}
+    assert names == {"process.cpu.time", "process.uptime"}
 
 
 def test_a_pulse_goes_on_when_what_it_drives_fails(caplog: pytest.LogCaptureFixture) -> None:

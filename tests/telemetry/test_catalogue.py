@@ -89,6 +89,8 @@ RECEIVER = [
 
 
 FURTHER = {
+    "openclaw.publish.last_success.timestamp",
+    "openclaw.collector.series.limit",
     "system.cpu.load_average.5m",
     "system.cpu.load_average.15m",
     "cgroup.cpu.limit",
