@@ -10,10 +10,10 @@ ARGS ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format docs bench dist clean
+.PHONY: help demo test soak check format docs bench bench-receiver dist clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -61,6 +61,9 @@ docs: $(VENV)/.run ## regenerate the generated pages of docs/
 
 bench: $(VENV)/.run ## CPU per operation, with ratios against named peers (medians of three or more)
 	@set -e; for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
+
+bench-receiver: $(VENV)/.test ## CPU of one heartbeat, beside nginx, etcd and Pushgateway (ARGS="--million")
+	$(BIN)/python tests/benchmarks/bench_receiver.py $(ARGS)
 
 dist: $(VENV)/.dev ## wheel and source distribution of the exporter and of each plugin, in dist/
 	$(BIN)/python -m build --outdir dist .
