@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 @dataclass
 class Census:
-    """The registry in numbers. Live nodes are those that are up or late.
+    """The registry in numbers. Live nodes are those that are up, late or suspect.
 
     Attributes:
         nodes: By state and place.

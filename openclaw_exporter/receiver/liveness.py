@@ -14,14 +14,16 @@ import msgspec
 from openclaw_exporter.wire.headers import Sequence
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from openclaw_exporter.receiver.listening import Moment
 
-State = Literal["up", "late", "expired", "draining", "offline"]
-Event = Literal["registered", "late", "expired", "returned", "draining", "offline", "forgotten"]
+State = Literal["up", "late", "suspect", "expired", "draining", "offline"]
+Event = Literal["registered", "late", "suspect", "expired", "returned", "draining", "offline", "forgotten"]
 OutcomeKind = Literal["recorded", "duplicate", "history", "key-conflict", "epoch-conflict"]
 
-STATES: Final[tuple[State, ...]] = ("up", "late", "expired", "draining", "offline")
-LIVE: Final = frozenset[State]({"up", "late"})
+STATES: Final[tuple[State, ...]] = ("up", "late", "suspect", "expired", "draining", "offline")
+LIVE: Final = frozenset[State]({"up", "late", "suspect"})
 LAPSED: Final = frozenset[State]({"expired", "offline"})
 
 KEY_LIFE_SECONDS: Final = 3600.0
@@ -30,6 +32,7 @@ KEY_LIFE_SECONDS: Final = 3600.0
 _LATE_AFTER = 1.5
 _LAPSE_AFTER = 2
 _LAPSE_AFTER_INTERRUPTION = 3
+_HELD_FOR = 4
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,15 +186,25 @@ def judge(
     return _live(state, arrival, at, rules, newer=newer)
 
 
-def advance(state: NodeState, at: Moment, rules: Rules) -> tuple[NodeState | None, Event] | None:
+def advance(
+    state: NodeState, at: Moment, rules: Rules, holds: Callable[[], bool] = lambda: False
+) -> tuple[NodeState | None, Event] | None:
     """Return what time alone has made of a node and the event; None as the state: forgotten.
+
+    Args:
+        state: The node's.
+        at: The present moment.
+        rules: The configuration's.
+        holds: Whether the brake holds back an expiry; asked of a node whose deadline has come.
 
     Returns:
         None where nothing is due.
     """
     if state.state in LAPSED:
         return (None, "forgotten") if at.seconds >= state.lapsed_at + rules.retention else None
-    if at.seconds >= lapse_at(state, at.interruption):
+    if at.seconds >= ends_at(state, at.interruption):
+        if state.state in ("up", "late") and holds():
+            return msgspec.structs.replace(state, state="suspect"), "suspect"
         lapsed: Literal["offline", "expired"] = "offline" if state.state == "draining" else "expired"
         changes = {"state": lapsed, "lapsed_at": at.seconds, "lapsed_ms": at.at_ms}
         return msgspec.structs.replace(state, **changes), lapsed
@@ -205,14 +218,27 @@ def late_at(state: NodeState) -> float:
     return state.heard_at + _LATE_AFTER * state.interval
 
 
-def lapse_at(state: NodeState, interruption: int) -> float:
+def grace(*, is_interrupted: bool) -> int:
+    """Return how many intervals a node may be silent until its deadline.
+
+    Args:
+        is_interrupted: Whether listening was interrupted since the node was last heard.
+    """
+    return _LAPSE_AFTER_INTERRUPTION if is_interrupted else _LAPSE_AFTER
+
+
+def ends_at(state: NodeState, interruption: int) -> float:
     """Return the listening time at which a node expires or, draining, is offline.
+
+    That is its deadline, and 4 intervals later for a suspect.
 
     Args:
         state: The node's.
         interruption: The number of the last interruption until now.
     """
-    times = _LAPSE_AFTER if interruption == state.interruption else _LAPSE_AFTER_INTERRUPTION
+    times = grace(is_interrupted=interruption != state.interruption)
+    if state.state == "suspect":
+        times += _HELD_FOR
     return state.heard_at + times * state.interval
 
 
@@ -220,14 +246,14 @@ def due_at(state: NodeState, interruption: int, rules: Rules) -> float:
     """Return the listening time at which `advance` has something to do, if nothing arrives."""
     if state.state in LAPSED:
         return state.lapsed_at + rules.retention
-    return late_at(state) if state.state == "up" else lapse_at(state, interruption)
+    return late_at(state) if state.state == "up" else ends_at(state, interruption)
 
 
 def expires_ms(state: NodeState, at: Moment) -> int:
     """Return when a node expires (or did), Unix milliseconds."""
     if state.state in LAPSED:
         return state.lapsed_ms
-    return at.at_ms + round(max(0.0, lapse_at(state, at.interruption) - at.seconds) * 1000)
+    return at.at_ms + round(max(0.0, ends_at(state, at.interruption) - at.seconds) * 1000)
 
 
 def _outcome(

@@ -89,6 +89,7 @@ class ReceiverMetrics:
             (slug, case.status): 0 for slug, case in CASES.items() if slug not in _READ_ONLY
         }
         self.loop_lag = 0.0
+        self.expiry_held = False
         self._interval = self._instruments.histogram("openclaw.registry.heartbeat.interval")
         self._skew = self._instruments.histogram("openclaw.registry.heartbeat.skew")
         self._store = self._instruments.histogram("openclaw.registry.store.duration")
@@ -178,7 +179,7 @@ class ReceiverMetrics:
             ],
         )
         self._instruments.observe("openclaw.registry.loop.lag", lambda: [(self.loop_lag, {})])
-        self._instruments.observe("openclaw.registry.expiry.held", lambda: [(0, {})])
+        self._instruments.observe("openclaw.registry.expiry.held", lambda: [(int(self.expiry_held), {})])
 
     def _event_series(self, event: str) -> Iterable[Series]:
         return [(self._events[event, place], _place_attributes(*place)) for place in self._places]

@@ -33,9 +33,6 @@ _MAX_PARAMETERS: Final = 64
 _SCAN: Final = 2000
 """Nodes looked at before the event loop gets its turn; about 1 ms."""
 
-_STATES: Final = (*STATES, "suspect")
-"""The contract's states. No node is suspect here, where nothing holds back an expiry: none is found."""
-
 _BEST = "-available_slots"
 _SINGLE = frozenset({"min_available_slots", "limit", "cursor", "sort"})
 
@@ -45,7 +42,7 @@ class NodeView(msgspec.Struct, kw_only=True):
 
     Attributes:
         node_id: The node.
-        state: `up`, `late`, `expired`, `draining` or `offline`.
+        state: `up`, `late`, `suspect`, `expired`, `draining` or `offline`.
         reason: Why, in words.
         first_seen: Arrival of its first live heartbeat, RFC 3339.
         last_seen: Arrival of its last live heartbeat, RFC 3339.
@@ -130,8 +127,8 @@ def _read(values: dict[str, list[str]]) -> Query:
         if name in _SINGLE and len(found) > 1:
             raise query_refusal(name, "given more than once")
     for state in values.get("state", ()):
-        if state not in _STATES:
-            raise query_refusal("state", f"must be one of {', '.join(_STATES)}")
+        if state not in STATES:
+            raise query_refusal("state", f"must be one of {', '.join(STATES)}")
     best = "sort" in values
     if best and values["sort"] != [_BEST]:
         raise query_refusal("sort", f"must be {_BEST}, or be left out")
@@ -229,6 +226,7 @@ def _reason(state: NodeState, at: Moment) -> str:
     return {
         "up": f"heard within the last {silence}",
         "late": f"not heard for {silence}",
+        "suspect": f"not heard for {silence}, but most of the fleet fell silent with it",
         "expired": f"was not heard for {silence}",
         "draining": f"said that it leaves; heard within the last {silence}",
         "offline": f"said that it leaves, then was not heard for {silence}",

@@ -8,14 +8,17 @@ Nothing here does I/O.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from openclaw_exporter.receiver.brake import Brake
 from openclaw_exporter.receiver.liveness import advance, due_at, judge
 from openclaw_exporter.receiver.wheel import Wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from openclaw_exporter.receiver.brake import Held
     from openclaw_exporter.receiver.listening import ListeningClock, Moment
     from openclaw_exporter.receiver.liveness import Arrival, Event, NodeState, Outcome, Rules
 
@@ -129,6 +132,14 @@ class Registry:
         for state in states:
             self.nodes[state.node_id] = state
             self._place(state, moment)
+        self._brake = Brake(self.nodes.values(), moment)
+
+    @property
+    def held(self) -> Held:
+        """What the brake on mass expiry holds."""
+        at = self.listening.read()
+        self._brake.follow(at)
+        return self._brake.held(at)
 
     def needs_lookup(self, arrival: Arrival) -> bool:
         """Whether the arrival's key may be stored: it is not newer than all of the node's."""
@@ -143,18 +154,21 @@ class Registry:
             stored: What the store says of those arrivals for which `needs_lookup` says so.
         """
         plan = Plan(self.listening.read())
+        self._brake.follow(plan.moment)
         plan.newest.update(stored.newest)
         for arrival, at in arrivals:
             self._judge(plan, arrival, at, stored.digests)
         taken = self._wheel.take(plan.moment.seconds, DUE_LIMIT)
         plan.more = len(taken) == DUE_LIMIT
+        holds = cache(lambda: self._brake.holds(plan.moment, self._changes(plan)))
         for bucket, node_id in taken:
-            self._look_at(plan, bucket, node_id)
+            self._look_at(plan, bucket, node_id, holds)
         return plan
 
     def apply(self, plan: Plan) -> None:
         """Make a plan that has been stored the present."""
         for node_id, state in plan.states.items():
+            self._brake.move(self.nodes.get(node_id), state)
             if state is None:
                 self.nodes.pop(node_id, None)
             else:
@@ -195,13 +209,16 @@ class Registry:
         if judgement.event is not None:
             plan.events.append((judgement.event, judgement.state))
 
-    def _look_at(self, plan: Plan, bucket: int, node_id: str) -> None:
+    def _changes(self, plan: Plan) -> list[tuple[NodeState | None, NodeState | None]]:
+        return [(self.nodes.get(node_id), state) for node_id, state in plan.states.items()]
+
+    def _look_at(self, plan: Plan, bucket: int, node_id: str, holds: Callable[[], bool]) -> None:
         state = plan.states.get(node_id) or self.nodes.get(node_id)
         if state is None or state.bucket != bucket:
             return
         plan.due.append(node_id)
         state.bucket = -1
-        change = advance(state, plan.moment, self.rules)
+        change = advance(state, plan.moment, self.rules, holds)
         if change is None:
             self._place(state, plan.moment)
             return

@@ -14,6 +14,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 
 from openclaw_exporter.receiver.admin import Admin
 from openclaw_exporter.receiver.application import Application
+from openclaw_exporter.receiver.brake import Alarm
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.credentials import Credentials
 from openclaw_exporter.receiver.insecure import OpenApplication, OpenIntake
@@ -127,6 +128,7 @@ class Service:
         application = OpenApplication if is_open else Application
         self._application = application(intake, self.store, self._keys, self._metrics)
         self._pulse = Pulse(self._tick, self._second)
+        self._alarm = Alarm()
         self._crowded = False
         self._refreshing: asyncio.Task[Any] | None = None
         self._listeners: list[Listener] = []
@@ -217,6 +219,7 @@ class Service:
     def _second(self) -> None:
         """What is done once a second."""
         self._metrics.loop_lag = self._pulse.lag
+        self._metrics.expiry_held = self._alarm.note(self.store.held())
         for listener in self._listeners:
             listener.refresh_date()
         if self._refreshing is None or self._refreshing.done():

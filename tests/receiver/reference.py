@@ -79,8 +79,18 @@ class Reference:
         elif not leaving and before in ("expired", "offline"):
             self.events.append(("returned", arrival.node_id))
 
+    def times(self, node: ReferenceNode) -> int:
+        return 2 if node.interruptions == self.interruptions else 3
+
+    def brake_holds(self) -> bool:
+        """Whether 55 % or more of at least 10 live nodes would expire within an interval."""
+        live = [node for node in self.nodes.values() if node.state in ("up", "late", "suspect")]
+        silent = sum(self.listening - node.heard_at > (self.times(node) - 1) * node.interval for node in live)
+        return len(live) >= 10 and silent / len(live) >= 0.55
+
     def look(self) -> None:
         """Let everything happen that is due now."""
+        holds = self.brake_holds()
         for name, node in list(self.nodes.items()):
             if node.state in ("expired", "offline"):
                 if self.listening >= node.ended_at + self.rules.retention:
@@ -89,8 +99,11 @@ class Reference:
                     self.events.append(("forgotten", name))
                 continue
             silence = self.listening - node.heard_at
-            times = 2 if node.interruptions == self.interruptions else 3
-            if silence >= times * node.interval:
+            times = self.times(node)
+            if silence >= times * node.interval and node.state in ("up", "late") and holds:
+                node.state = "suspect"
+                self.events.append(("suspect", name))
+            elif silence >= (times + 4 * (node.state == "suspect")) * node.interval:
                 node.state = "offline" if node.state == "draining" else "expired"
                 node.ended_at = self.listening
                 self.events.append((node.state, name))

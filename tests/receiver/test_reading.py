@@ -55,7 +55,7 @@ def answer(world: World, **parameters: Any) -> tuple[list[str], str | None]:
 def brute_force(world: World, states: list[str], tags: list[str], least: int) -> list[str]:
     found = []
     for state in world.registry.nodes.values():
-        offered = state.slots if state.state in ("up", "late") else 0
+        offered = state.slots if state.state in ("up", "late", "suspect") else 0
         if (not states or state.state in states) and set(tags) <= set(state.tags) and offered >= least:
             found.append(state.node_id)
     return sorted(found)
@@ -96,7 +96,7 @@ def test_pages_together_are_the_whole_in_order(world: World, limit: int) -> None
 
 def test_the_best_come_first(world: World) -> None:
     slots = {
-        state.node_id: state.slots if state.state in ("up", "late") else 0
+        state.node_id: state.slots if state.state in ("up", "late", "suspect") else 0
         for state in world.registry.nodes.values()
     }
     for limit in (1, 10, 300):

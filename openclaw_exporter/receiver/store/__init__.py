@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     import asyncio
 
+    from openclaw_exporter.receiver.brake import Held
     from openclaw_exporter.receiver.census import Census
     from openclaw_exporter.receiver.liveness import Arrival, Event, NodeState, Outcome
     from openclaw_exporter.receiver.query import NodeView, Query
@@ -87,6 +88,9 @@ class Store(Protocol):
 
     async def history(self, node_id: str) -> list[KeyRow]:
         """Return what arrived from a node in the last hour, oldest first."""
+
+    def held(self) -> Held:
+        """Return what the brake on mass expiry holds now. Called in the event loop."""
 
     def census(self) -> Census:
         """Count the registry; up to a second old. Safe to call from any thread."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
+    from openclaw_exporter.receiver.brake import Held
     from openclaw_exporter.receiver.clock import Clock
     from openclaw_exporter.receiver.listening import Moment
     from openclaw_exporter.receiver.liveness import Arrival, Outcome, Rules
@@ -178,6 +179,10 @@ class EmbeddedStore:
             return await self._timed("history", partial(self._database.history, node_id, since=since))
         except sqlite3.Error as error:
             raise StoreUnavailableError("the registry's store cannot be read now") from error
+
+    def held(self) -> Held:
+        """Return what the brake on mass expiry holds now."""
+        return self._registry.held
 
     def census(self) -> Census:
         """Count the registry; up to a second old. Safe to call from any thread."""
