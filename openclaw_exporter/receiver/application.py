@@ -127,7 +127,8 @@ class Application:
         """Refuse a request by its header fields alone; none is where certificates are asked for."""
 
     def _require_reader(self, scope: Scope) -> None:
-        if scope[CONNECTION_KEY].identify().identity.role != "reader":
+        speaker = scope[CONNECTION_KEY].speaker(scope["headers"])
+        if speaker.identify().identity.role != "reader":
             raise RefusedError("role-not-allowed", "only a reader's certificate may read the registry")
 
     def _find(self, path: str) -> _Route:

@@ -23,6 +23,7 @@ class Credentials:
 
     Attributes:
         context: For new connections.
+        authorities: The client authorities, PEM.
     """
 
     def __init__(self, settings: TlsSettings) -> None:
@@ -30,7 +31,7 @@ class Credentials:
         self._watched = Watched(*(path for path in _paths(settings)))
         self._watched.changed()
         self._episodes = Episodes(_logger)
-        self._authorities = _read_authorities(settings)
+        self.authorities = _read_authorities(settings)
         self.context = server_context(settings)
 
     def reload(self) -> tuple[bool, bool]:
@@ -48,8 +49,8 @@ class Credentials:
             self._episodes.begin("tls", str(error), f"{error}; the last good certificate stays in use")
             return False, False
         self._episodes.end("tls", "the certificate files can be used again")
-        others = authorities != self._authorities
-        self._authorities = authorities
+        others = authorities != self.authorities
+        self.authorities = authorities
         self.context = context
         return True, others
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from openclaw_exporter.receiver.clock import Clock
-    from openclaw_exporter.receiver.connection import Connection
+    from openclaw_exporter.receiver.connection import Connection, Speaker
     from openclaw_exporter.receiver.keys import KeyRing
     from openclaw_exporter.receiver.rate import RateLimit
     from openclaw_exporter.receiver.settings import ReceiverSettings
@@ -84,7 +84,7 @@ class Intake:
         """Check a heartbeat from its certificate to its content.
 
         Args:
-            connection: Where it came in; keeps the verified token.
+            connection: Where it came in; it, or whom it forwards, keeps the verified token.
             headers: All header fields, names in lower case.
             body: The body, within its limit.
 
@@ -92,12 +92,13 @@ class Intake:
             WireError: It is refused.
             StoreUnavailableError: No key set has been read yet.
         """
-        peer = connection.identify()
+        speaker = connection.speaker(headers)
+        peer = speaker.identify()
         if peer.identity.role != "node":
             raise RefusedError("role-not-allowed", "only a node's certificate may publish")
         fields = self._formed(headers)
         now_ms = self._clock.wall_ms()
-        subject = self._subject(connection, peer, fields.get(AUTHORIZATION), now_ms / 1000)
+        subject = self._subject(speaker, peer, fields.get(AUTHORIZATION), now_ms / 1000)
         # Before the body: one that is refused has cost its sender a beat as well.
         self._limit(peer.identity.name)
         heartbeat = decode(body)
@@ -124,14 +125,15 @@ class Intake:
         return arrival
 
     def _subject(
-        self, connection: Connection, peer: PeerCertificate, authorization: bytes | None, now: float
+        self, speaker: Speaker, peer: PeerCertificate, authorization: bytes | None, now: float
     ) -> str:
-        """Return the node that the token speaks for; a token is verified once on each connection."""
+        """Return the node that the token speaks for; a token is verified once with each certificate."""
         verifier = self._keys.verifier
-        known = connection.verdict
+        known = speaker.verdict
+        token_key = speaker.token_key(authorization or b"")
         if (
             known is not None
-            and known.authorization == authorization
+            and known.authorization == token_key
             and known.verifier is verifier
             and now < known.until
         ):
@@ -149,7 +151,7 @@ class Intake:
             }
             subject = peer.identity.name if subject in allowed else ""
         until = verified.expires_at + self._leeway
-        connection.verdict = Verdict(authorization or b"", verifier, subject, until)
+        speaker.verdict = Verdict(token_key, verifier, subject, until, verified.issuer, verified.key_id)
         return subject
 
     def _order(self, fields: Mapping[bytes, bytes]) -> _Order:

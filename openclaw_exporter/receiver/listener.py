@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from openclaw_exporter.receiver.settings import LimitSettings
-    from openclaw_exporter.wire.certificates import IdentityRule
+    from openclaw_exporter.receiver.trust import Trust
+    from openclaw_exporter.wire.tokens import Verifier
 
 _BACKLOG: Final = 4096
 _RECEIVE_BUFFER: Final = 64 * 1024
@@ -41,7 +42,7 @@ class Listener:
         key: The configuration's table, for error texts.
         limits: The table `[receiver.limits]`.
         context: For TLS; None: plain HTTP.
-        rule: How names are read from certificates.
+        trust: Who is believed; None on a listener without TLS.
         refused: Called with the slug and status of each request that the protocol refuses.
 
     Raises:
@@ -57,7 +58,7 @@ class Listener:
         key: str,
         limits: LimitSettings,
         context: ssl.SSLContext | None,
-        rule: IdentityRule | None,
+        trust: Trust | None,
         refused: Callable[[str, int], None],
     ) -> None:
         self._socket = _bind(host, port, key)
@@ -78,7 +79,7 @@ class Listener:
         config.load()
         config.timeout_keep_alive = limits.keep_alive  # type: ignore[assignment] # call_later takes fractions
         self._state = ServerState()
-        arguments = {"limits": limits, "rule": rule, "refused": refused}
+        arguments = {"limits": limits, "trust": trust, "refused": refused}
         self._factory = protocol_factory(config, self._state, listener_buffer(), **arguments)
         self.refresh_date()
 
@@ -124,6 +125,17 @@ class Listener:
         """Close every connection after the request that it is at, if it is at one."""
         for connection in list(self._state.connections):
             connection.shutdown()
+
+    def recheck(self, verifier: Verifier | None) -> int:
+        """Close the connections of those who are believed no more; return how many.
+
+        Args:
+            verifier: What verifies tokens now.
+        """
+        ending = [connection for connection in self._state.connections if connection.recheck(verifier)]  # type: ignore[union-attr] # all are ours
+        for connection in ending:
+            connection.shutdown()
+        return len(ending)
 
     def close(self) -> None:
         """Free the socket, whether or not it was ever used."""

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from openclaw_exporter.receiver.settings import LimitSettings
-    from openclaw_exporter.wire.certificates import IdentityRule
+    from openclaw_exporter.receiver.trust import Trust
+    from openclaw_exporter.wire.tokens import Verifier
 
 CONNECTION_KEY: Final = "openclaw.connection"
 """The `Connection` of a request, in its ASGI scope."""
@@ -59,7 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
         config: uvicorn's, loaded.
         server_state: uvicorn's, of this listener.
         limits: The table `[receiver.limits]`.
-        rule: How names are read from certificates; None on a listener without TLS.
+        trust: Who is believed; None on a listener without TLS.
         refused: Called with the slug and status of each request that is refused here.
     """
 
@@ -69,13 +70,13 @@ class HttpProtocol(HttpToolsProtocol):
         server_state: ServerState,
         *,
         limits: LimitSettings,
-        rule: IdentityRule | None,
+        trust: Trust | None,
         refused: Callable[[str, int], None],
     ) -> None:
         super().__init__(config, server_state, {})
         self.cycle: RequestResponseCycle | None = None  # type: ignore[assignment] # uvicorn hides the None
         self._limits = limits
-        self._rule = rule
+        self._trust = trust
         self._note_refused = refused
         self._part = _Part.NOTHING
         self._bytes = 0
@@ -175,6 +176,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._piece = min(self._piece, max(0, self._bytes - self._content))
         self._bytes = 0
         super().on_message_complete()
+
+    def recheck(self, verifier: Verifier | None) -> bool:
+        """Look again at who is connected; return whether the connection has to end. See `Connection`."""
+        return self._connection is not None and self._connection.recheck(verifier)
 
     def refuse(self, refusal: RefusedError, *, started: bool = True) -> None:
         """Answer with a problem document, read no further, and abort the connection soon.
@@ -280,7 +285,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._deadline = None
 
     def _look_at_certificate(self) -> None:
-        self._connection = Connection(self.transport, self._rule)
+        self._connection = Connection(self.transport, self._trust)
         not_after = self._connection.not_after
         if not_after is not None:
             self._last = self.loop.call_later(max(0.0, not_after - time.time()), self.shutdown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,10 @@ SQLITE: Final = "sqlite:///"
 MAX_LIFE: Final[Mapping[str, int]] = {"minted": 600, "external": 3600}
 """By profile, the longest life of a token, seconds; an issuer may be given less."""
 
+# RFC 3986 in ASCII; or the host name of a DNS SAN, in which no asterisk has a meaning.
+_is_san = re.compile(
+    r"[a-z][a-z0-9+.-]*://[\x21-\x7e]{1,512}|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
+).fullmatch
 _has_user = re.compile(r"[^:/?#]+://[^/?#]*@").match
 
 
@@ -55,6 +60,7 @@ def _store(url: str) -> Iterator[ConfigProblem]:
 
 def _identity(settings: ReceiverSettings) -> Iterator[ConfigProblem]:
     yield from _tls(settings.tls)
+    yield from _proxy(settings)
     yield from _tokens(settings.tokens)
 
 
@@ -77,6 +83,33 @@ def _tls(tls: TlsSettings) -> Iterator[ConfigProblem]:
     except ConfigError as error:
         for problem in error.problems:
             yield ConfigProblem(f"receiver.tls.{problem.key}", problem.message, problem.allowed)
+
+
+def _proxy(settings: ReceiverSettings) -> Iterator[ConfigProblem]:
+    names, addresses = settings.proxy.names, settings.proxy.addresses
+    if addresses and not names:
+        message = (
+            "is empty beside receiver.proxy.addresses: whoever has the address could speak for every node"
+        )
+        yield ConfigProblem("receiver.proxy.names", message, "the SANs of the proxies' certificates")
+    for index, address in enumerate(addresses):
+        try:
+            ipaddress.ip_network(address)
+        except ValueError:
+            yield ConfigProblem(
+                f"receiver.proxy.addresses[{index}]", f"is {address!r}", "such as 10.1.0.0/24"
+            )
+    try:
+        rule = IdentityRule(settings.tls.trust_domain, settings.tls.dns_suffix)
+    except ConfigError:
+        return
+    for index, name in enumerate(names):
+        key = f"receiver.proxy.names[{index}]"
+        if rule.is_node_or_reader(name):
+            message = f"is {name!r}, a node or reader, which could then speak for all others"
+            yield ConfigProblem(key, message, "a certificate of the proxy's own; see `pki proxy`")
+        elif not _is_san(name):
+            yield ConfigProblem(key, f"is {name!r}", "a whole URI such as spiffe://…, or a DNS name")
 
 
 def _tokens(tokens: TokenSettings) -> Iterator[ConfigProblem]:

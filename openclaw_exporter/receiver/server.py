@@ -29,13 +29,14 @@ from openclaw_exporter.receiver.safety import require_safe, store_path
 from openclaw_exporter.receiver.settings import TokenSettings
 from openclaw_exporter.receiver.store.embedded import EmbeddedStore
 from openclaw_exporter.receiver.store.sqlite import Database
-from openclaw_exporter.wire.certificates import IdentityRule
+from openclaw_exporter.receiver.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from openclaw_exporter.receiver.settings import ReceiverSettings
     from openclaw_exporter.telemetry.provider import Telemetry
+    from openclaw_exporter.wire.tokens import Verifier
 
 _logger = logging.getLogger(__name__)
 
@@ -107,7 +108,9 @@ class Service:
         is_open = settings.insecure_dev
         tls = settings.tls
         self._credentials = None if is_open else Credentials(tls)
-        self._rule = None if is_open else IdentityRule(tls.trust_domain, tls.dns_suffix)
+        self._trust = None if is_open else Trust(tls, settings.proxy)
+        if self._trust is not None and self._credentials is not None:
+            self._trust.use_authorities(self._credentials.authorities)
         self._keys = KeyRing(TokenSettings() if is_open else settings.tokens, clock)
         meter = telemetry.meter if telemetry else NoOpMeterProvider().get_meter("openclaw_exporter")
         rules = Rules(
@@ -130,6 +133,7 @@ class Service:
         self._pulse = Pulse(self._tick, self._second)
         self._alarm = Alarm()
         self._crowded = False
+        self._verifier: Verifier | None = None
         self._refreshing: asyncio.Task[Any] | None = None
         self._listeners: list[Listener] = []
         self._serving = False
@@ -141,6 +145,7 @@ class Service:
             ending.callback(self._metrics.close)
             ending.push_async_callback(self._keys.close)
             await self._keys.open()
+            self._verifier = self._keys.verifier
             # Whatever cannot be listened on is found before the store is touched.
             api = self._listen_api()
             ending.callback(api.close)
@@ -173,7 +178,7 @@ class Service:
             key="receiver",
             limits=settings.limits,
             context=self._credentials.context if self._credentials else None,
-            rule=self._rule,
+            trust=self._trust,
             refused=self._refused,
         )
         self._listeners.append(listener)
@@ -191,7 +196,7 @@ class Service:
             key="receiver.admin",
             limits=self._settings.limits,
             context=None,
-            rule=None,
+            trust=None,
             refused=lambda _slug, _status: None,
         )
         self._listeners.append(listener)
@@ -229,8 +234,16 @@ class Service:
         try:
             if self._credentials is not None:
                 await self._renew(self._credentials)
-            if await self._keys.refresh():
+            others = self._trust is not None and self._trust.reload()
+            if others:
+                _logger.info("the deny list has changed")
+            await self._keys.refresh()
+            # A token of an unknown key may have changed them already.
+            if self._keys.verifier is not self._verifier:
                 _logger.info("the key set has changed")
+                others, self._verifier = True, self._keys.verifier
+            if others:
+                self._recheck()
         except Exception:
             _logger.exception("certificates and keys could not be looked at")
 
@@ -240,8 +253,16 @@ class Service:
             await self._listeners[0].use(credentials.context)
             _logger.info("new connections use the certificate files as they are now")
         if other_authorities:
+            if self._trust is not None:
+                self._trust.use_authorities(credentials.authorities)
             # Somebody may have lost their authority: everybody shakes hands again.
             self._listeners[0].end_connections()
+
+    def _recheck(self) -> None:
+        """End the connections of those who are believed no more."""
+        ended = self._listeners[0].recheck(self._keys.verifier)
+        if ended:
+            _logger.info("%d connections end: they are denied, or the key of their token is gone", ended)
 
     async def _end_refreshing(self) -> None:
         if self._refreshing is not None:

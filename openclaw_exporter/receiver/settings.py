@@ -27,6 +27,8 @@ class TlsSettings:
         key: PEM file with the certificate's private key, not encrypted.
         trust_domain: SPIFFE trust domain of the URI SANs in client certificates. Either this or `dns_suffix`.
         dns_suffix: DNS domain of the DNS SANs in client certificates, in a deployment without URI SANs.
+        deny_list: File with one node_id or certificate thumbprint (SHA-256, as `x5t#S256` or as OpenSSL
+            writes it) a line, `#` before a comment: they are answered 403, however good their credentials.
     """
 
     ca: Path | None = None
@@ -34,6 +36,26 @@ class TlsSettings:
     key: Path | None = None
     trust_domain: str | None = None
     dns_suffix: str | None = None
+    deny_list: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySettings:
+    """Proxies in front that end TLS and forward the client's certificate: the table `[receiver.proxy]`.
+
+    They connect with mutual TLS and a certificate of their own. `Client-Cert` and `Client-Cert-Chain`
+    (RFC 9440) count in their requests; in everybody else's they have no effect.
+
+    Attributes:
+        names: SANs of the proxies' certificates, each a whole URI (`spiffe://…`) or DNS name. None: nobody
+            forwards.
+        addresses: Networks that the proxies connect from, such as `10.1.0.0/24`; empty: from anywhere.
+        remembered: How many forwarded certificates are remembered with their verified tokens.
+    """
+
+    names: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
+    addresses: tuple[str, ...] = ()
+    remembered: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +167,7 @@ class ReceiverSettings:
         insecure_dev: Plain HTTP without certificates and tokens, to try things out: anybody publishes as any
             node and reads. `host` must be a loopback address; `tls` and `tokens` have no effect.
         tls: Certificates.
+        proxy: Proxies in front.
         tokens: Tokens.
         limits: Limits.
         store: The registry's store.
@@ -162,6 +185,7 @@ class ReceiverSettings:
     retention: Annotated[float, Meta(gt=0)] = 86_400.0
     insecure_dev: bool = False
     tls: TlsSettings = field(default_factory=TlsSettings)
+    proxy: ProxySettings = field(default_factory=ProxySettings)
     tokens: TokenSettings = field(default_factory=TokenSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     store: StoreSettings = field(default_factory=StoreSettings)

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from openclaw_exporter.errors import ConfigError, ConfigProblem, IdentityError
 from openclaw_exporter.wire.fields import UUID
 
-Role = Literal["node", "reader"]
+Role = Literal["node", "reader", "proxy"]
 
 MAX_CERTIFICATE_BYTES: Final = 16_384
 """No certificate with one name comes near it; a longer one is not parsed."""
@@ -37,8 +37,8 @@ class Identity(NamedTuple):
     """Whom a certificate names.
 
     Attributes:
-        role: What the holder may do: publish (`node`) or read (`reader`).
-        name: A node's node_id; a reader's own name.
+        role: What the holder may do: publish (`node`), read (`reader`) or forward both (`proxy`).
+        name: A node's node_id; a reader's own name; a proxy's whole SAN.
     """
 
     role: Role
@@ -121,34 +121,16 @@ class IdentityRule:
             IdentityError: It cannot be read, is an authority's, is not for client authentication, or does not
                 name exactly one node or reader.
         """
-        if len(der) > MAX_CERTIFICATE_BYTES:
-            raise IdentityError("identity-certificate", "the client certificate is too large")
-        try:
-            certificate = x509.load_der_x509_certificate(der)
-            traits = _read_traits(certificate)
-        except Exception:  # noqa: BLE001 - a foreign parser on foreign bytes: whatever it raises, nothing is read
-            raise IdentityError("identity-certificate", "the client certificate cannot be read") from None
-        if traits.authority:
-            raise IdentityError("identity-authority", "the client certificate is an authority's")
-        if not traits.client:
-            raise IdentityError(
-                "identity-usage", "the client certificate lacks extended key usage clientAuth"
-            )
-        return PeerCertificate(
-            identity=self._identity(traits),
-            thumbprint=thumbprint(der),
-            not_before=certificate.not_valid_before_utc.timestamp(),
-            not_after=certificate.not_valid_after_utc.timestamp(),
-        )
+        certificate, traits = _read(der)
+        return _peer(der, certificate, self._identity(traits))
+
+    def is_node_or_reader(self, name: str) -> bool:
+        """Whether a SAN, URI or DNS, is one that names a node or a reader here."""
+        return self._match(name) is not None
 
     def _identity(self, traits: _Traits) -> Identity:
-        if self.trust_domain is not None:
-            name = _only("URI", traits.uris)
-            match = re.fullmatch(rf"spiffe://{re.escape(self.trust_domain)}(?:{_PATH})", name)
-        else:
-            # DNS names have no case (RFC 4343).
-            name = _only("DNS", traits.hosts).lower()
-            match = re.fullmatch(rf"(?:{_HOST})\.{re.escape(self.dns_suffix or '')}", name)
+        names = ("URI", traits.uris) if self.trust_domain is not None else ("DNS", traits.hosts)
+        match = self._match(_only(*names))
         if match is None:
             detail = "the client certificate's SAN names no node or reader of this domain"
             raise IdentityError("identity-name", detail)
@@ -156,12 +138,65 @@ class IdentityRule:
             return Identity("node", match["node"])
         return Identity("reader", match["reader"])
 
+    def _match(self, name: str) -> re.Match[str] | None:
+        if self.trust_domain is not None:
+            return re.fullmatch(rf"spiffe://{re.escape(self.trust_domain)}(?:{_PATH})", name)
+        # DNS names have no case (RFC 4343).
+        return re.fullmatch(rf"(?:{_HOST})\.{re.escape(self.dns_suffix or '')}", name.lower())
+
+
+def identify_proxy(der: bytes, names: frozenset[str]) -> PeerCertificate | None:
+    """Read the certificate of a connection that may be a proxy's.
+
+    Args:
+        der: The certificate, DER.
+        names: The SANs of the proxies, URI or DNS, to the letter.
+
+    Returns:
+        The proxy's, or None where its only URI SAN, or its only DNS SAN, is none of the names.
+
+    Raises:
+        IdentityError: It cannot be read, is an authority's, or is not for client authentication.
+    """
+    certificate, traits = _read(der)
+    found = {sans[0] for sans in (traits.uris, traits.hosts) if len(sans) == 1} & names
+    return _peer(der, certificate, Identity("proxy", min(found))) if found else None
+
 
 class _Traits(NamedTuple):
     authority: bool
     client: bool
     uris: tuple[str, ...]
     hosts: tuple[str, ...]
+
+
+def _read(der: bytes) -> tuple[x509.Certificate, _Traits]:
+    """Read a certificate that may be a client's.
+
+    Raises:
+        IdentityError: It cannot be read, is an authority's, or is not for client authentication.
+    """
+    if len(der) > MAX_CERTIFICATE_BYTES:
+        raise IdentityError("identity-certificate", "the client certificate is too large")
+    try:
+        certificate = x509.load_der_x509_certificate(der)
+        traits = _read_traits(certificate)
+    except Exception:  # noqa: BLE001 - a foreign parser on foreign bytes: whatever it raises, nothing is read
+        raise IdentityError("identity-certificate", "the client certificate cannot be read") from None
+    if traits.authority:
+        raise IdentityError("identity-authority", "the client certificate is an authority's")
+    if not traits.client:
+        raise IdentityError("identity-usage", "the client certificate lacks extended key usage clientAuth")
+    return certificate, traits
+
+
+def _peer(der: bytes, certificate: x509.Certificate, identity: Identity) -> PeerCertificate:
+    return PeerCertificate(
+        identity=identity,
+        thumbprint=thumbprint(der),
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+    )
 
 
 def _read_traits(certificate: x509.Certificate) -> _Traits:

@@ -60,6 +60,7 @@ CASES: Final[Mapping[str, Case]] = {
     "identity-authority": Case(403, "The client certificate is an authority's"),
     "identity-usage": Case(403, "The client certificate is not for client authentication"),
     "identity-name": Case(403, "The client certificate does not name a node or reader"),
+    "identity-forwarded": Case(403, "The proxy forwarded no client certificate that can be used"),
     "identity-mismatch": Case(403, "Certificate, subject and node_id do not belong together"),
     "role-not-allowed": Case(403, "The certificate's role does not allow this call"),
     "node-denied": Case(403, "The node is denied"),

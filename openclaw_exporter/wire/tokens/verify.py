@@ -135,6 +135,12 @@ class Verifier:
         key = self._verified_key(compact, issuer)
         return self._accept(compact.claims, issuer, key, thumbprint, now)
 
+    def key(self, issuer: str, key_id: str) -> VerificationKey | None:
+        """Return the key that vouches for tokens of an issuer with this `kid`, or None."""
+        known = self._issuers.get(issuer)
+        keys = self._keys if known is None or known.keys is None else known.keys
+        return None if known is None else keys.get(key_id)
+
     def _issuer(self, claims: dict[str, Any]) -> Issuer:
         name = claims.get("iss")
         issuer = self._issuers.get(name) if isinstance(name, str) else None

@@ -1,0 +1,179 @@
+"""Who is believed: whose certificate it is, who is denied, and which proxies may speak for others.
+
+Behind a proxy that ends TLS the handshake proves who the proxy is, and the proxy says whose certificate it
+saw (RFC 9440). That the client held its key is the proxy's word alone. All the rest of the forwarded
+certificate is checked here again, as in a handshake of our own: a proxy may trust more authorities than this
+receiver, or be set to ask for certificates without verifying them, and then it forwards anybody's.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections import OrderedDict
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Final
+
+from openclaw_exporter.errors import IdentityError
+from openclaw_exporter.receiver.authorities import Authorities
+from openclaw_exporter.receiver.connection import Speaker, denied
+from openclaw_exporter.receiver.deny import DenyList
+from openclaw_exporter.wire.certificates import IdentityRule, identify_proxy
+from openclaw_exporter.wire.client_cert import (
+    CLIENT_CERT,
+    CLIENT_CERT_CHAIN,
+    parse_client_cert,
+    parse_client_cert_chain,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from openclaw_exporter.receiver.settings import ProxySettings, TlsSettings
+    from openclaw_exporter.wire.certificates import PeerCertificate
+
+_CLIENT_CERT: Final = CLIENT_CERT.lower().encode()
+_CLIENT_CERT_CHAIN: Final = CLIENT_CERT_CHAIN.lower().encode()
+
+
+class Forwarded(Speaker):
+    """A client behind a proxy. It outlives the request, so that its token is verified once.
+
+    Args:
+        peer: Its certificate; `not_after` is that of its whole chain.
+        generation: Of the deny list and authorities that it was looked at with.
+    """
+
+    __slots__ = ("generation",)
+
+    def __init__(self, peer: PeerCertificate, generation: int) -> None:
+        super().__init__(peer)
+        self.generation = generation
+
+    def token_key(self, authorization: bytes) -> bytes:
+        """Return the digest: a proxy brings a fleet, and the tokens of a fleet fill a memory."""
+        return sha256(authorization).digest()
+
+
+class Trust:
+    """Who is believed.
+
+    Args:
+        tls: The table `[receiver.tls]`.
+        proxy: The table `[receiver.proxy]`.
+
+    Raises:
+        ConfigError: The table `[receiver.tls]` says of no names, or of two kinds.
+        CredentialError: The deny list cannot be used.
+    """
+
+    def __init__(self, tls: TlsSettings, proxy: ProxySettings) -> None:
+        self._rule = IdentityRule(tls.trust_domain, tls.dns_suffix)
+        self._deny = DenyList(tls.deny_list)
+        self._deny.open()
+        self._names = frozenset(proxy.names)
+        self._networks = [ipaddress.ip_network(address) for address in proxy.addresses]
+        self._authorities: Authorities | None = None
+        self._ca = tls.ca
+        self._generation = 0
+        self._most = proxy.remembered
+        self._forwarded: OrderedDict[bytes, Forwarded] = OrderedDict()
+
+    def use_authorities(self, pem: bytes) -> None:
+        """Verify forwarded certificates with these authorities from now on.
+
+        Raises:
+            CredentialError: There is no certificate among them.
+        """
+        if self._names:
+            self._authorities = Authorities(pem, str(self._ca))
+        self.flush()
+
+    def reload(self) -> bool:
+        """Read the deny list again where it has changed; return whether others are denied now than before."""
+        changed = self._deny.reload()
+        if changed:
+            self.flush()
+        return changed
+
+    def flush(self) -> None:
+        """Look at every forwarded certificate, and verify its token, once more."""
+        # What is remembered is replaced when it is met again: to forget a fleet at once would take too long.
+        self._generation += 1
+
+    def is_denied(self, peer: PeerCertificate) -> bool:
+        """Whether a certificate, or its node, is on the deny list."""
+        return self._deny.holds(peer)
+
+    def look(self, der: bytes, address: Any) -> tuple[PeerCertificate, bool]:
+        """Look at the certificate of a connection.
+
+        Args:
+            der: The certificate, verified by the handshake.
+            address: The peer's, as a socket has it.
+
+        Returns:
+            Whose it is, and whether that is a proxy that may speak for others.
+
+        Raises:
+            IdentityError: It names nobody.
+        """
+        proxy = identify_proxy(der, self._names) if self._names and self._is_near(address) else None
+        return proxy or self._rule.identify(der), proxy is not None
+
+    def forwarded(self, headers: Iterable[tuple[bytes, bytes]]) -> Forwarded:
+        """Return whom a trusted proxy forwards in one request.
+
+        Raises:
+            IdentityError: It forwards no certificate, or one that is not trusted.
+        """
+        certificate: bytes | None = None
+        chain = []
+        for name, value in headers:
+            if name == _CLIENT_CERT:
+                if certificate is not None:
+                    # The proxy's own and a client's, which it should have removed.
+                    raise IdentityError("identity-forwarded", f"{CLIENT_CERT} is there more than once")
+                certificate = value
+            elif name == _CLIENT_CERT_CHAIN:
+                chain.append(value)
+        if certificate is None:
+            raise IdentityError("identity-missing", f"the proxy forwarded no {CLIENT_CERT}")
+        return self._recall(certificate, chain)
+
+    def _recall(self, certificate: bytes, chain: list[bytes]) -> Forwarded:
+        now = time.time()
+        key = sha256(certificate).digest()
+        known = self._forwarded.get(key)
+        if known is None or known.generation != self._generation:
+            known = Forwarded(self._verify(certificate, chain, now), self._generation)
+            self._forwarded[key] = known
+            if len(self._forwarded) > self._most:
+                self._forwarded.popitem(last=False)
+        self._forwarded.move_to_end(key)
+        if known.identify().not_after <= now:
+            del self._forwarded[key]
+            raise IdentityError("identity-certificate", "the client certificate has expired")
+        return known
+
+    def _verify(self, certificate: bytes, chain: list[bytes], now: float) -> PeerCertificate:
+        der = parse_client_cert(certificate)
+        peer = self._rule.identify(der)
+        if self._authorities is None:
+            raise IdentityError("identity-forwarded", "no authorities are known")
+        not_after = self._authorities.verify(der, parse_client_cert_chain(chain), now)
+        if self._deny.holds(peer):
+            raise denied()
+        return peer._replace(not_after=not_after)
+
+    def _is_near(self, address: Any) -> bool:
+        """Whether a connection comes from one of the proxies' addresses, where those are configured."""
+        if not self._networks:
+            return True
+        try:
+            found = ipaddress.ip_address(address[0].partition("%")[0])
+        except (TypeError, ValueError, IndexError):
+            return False
+        # A socket for both families shows an IPv4 peer like this.
+        found = getattr(found, "ipv4_mapped", None) or found
+        return any(found in network for network in self._networks)
