@@ -23,7 +23,7 @@ _WAVE: Final = 12.0
 
 def main() -> None:
     """Plan until the demo ends."""
-    import redis  # noqa: PLC0415 - comes with the chimera plugin; whoever starts this has looked
+    import redis  # noqa: PLC0415 - comes with the extra `demo`; whoever starts this has looked
 
     end_quietly()
     keys = Keys(sys.argv[1])

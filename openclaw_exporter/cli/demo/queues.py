@@ -53,7 +53,7 @@ class Queues:
             UserError: The Redis that was given cannot be used.
         """
         if importlib.util.find_spec("redis") is None:
-            return "no queues: Python's redis is not installed; it comes with openclaw-exporter-chimera"
+            return "no queues: Python's redis is not installed; it comes with openclaw-exporter[demo]"
         children: list[Child] = []
         if url is None:
             program = shutil.which("redis-server")
@@ -87,7 +87,7 @@ def _start_redis(program: str, directory: Path, logs: Path, stack: ExitStack, ch
 
 def _prepare(url: str, keys: Keys, stack: ExitStack) -> None:
     """See that the Redis answers, make the stream's group, and have the keys deleted at the end."""
-    import redis  # noqa: PLC0415 - comes with the chimera plugin
+    import redis  # noqa: PLC0415 - comes with the extra `demo`
 
     try:
         server = redis.Redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=5.0)

@@ -26,7 +26,7 @@ _KEPT: Final = 1_000
 
 def main() -> None:
     """Work and judge until the demo ends."""
-    import redis  # noqa: PLC0415 - comes with the chimera plugin; whoever starts this has looked
+    import redis  # noqa: PLC0415 - comes with the extra `demo`; whoever starts this has looked
 
     end_quietly()
     keys = Keys(sys.argv[1])

@@ -4,11 +4,11 @@ A list, a sorted set or a stream; a Redis, one behind Sentinels, or a cluster; p
 queues of Celery, RQ, arq and BullMQ. A drained queue's key vanishes: that is depth 0. What cannot be read is
 left out, never zero. Once the keys are known, one collection is one round trip, however many there are.
 
-An ACL user needs `+client|setname` (from Redis 7.2 on `+client|setinfo` as well), `+select`, `+type`, and of
-the following what its queues are: `+llen`, `+zcard`, `+xlen`, `+xinfo|groups`; for patterns `+scan`; for ages
-`+lindex`, `+zrange`, `+sort_ro`, `+xrange`, `+xpending`; for busy workers `+xinfo|consumers`, `+hlen`; for
-`blocked_hint` `+info`; behind Sentinels `+role`; in a cluster `+cluster|slots`; where a stream's entries are
-deleted `+xrevrange`. Without the rights for ages the depths are still told.
+An ACL user needs `+type`, `+select` for another database than 0, and of the following what its queues are:
+`+llen`, `+zcard`, `+xlen`, `+xinfo|groups`; for patterns `+scan`; for ages `+lindex`, `+zrange`, `+sort_ro`,
+`+xrange`, `+xpending`; for busy workers `+xinfo|consumers`, `+hlen`; for `blocked_hint` `+info`; behind
+Sentinels `+role`; in a cluster `+cluster|slots`; where a stream's entries are deleted `+xrevrange`. Without
+the rights for ages the depths are still told. With `+client|setname`, CLIENT LIST shows who asks.
 """
 
 from __future__ import annotations

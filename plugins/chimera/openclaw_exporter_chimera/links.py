@@ -6,22 +6,24 @@ whole database. A batch of requests takes one round trip, to each master of a cl
 
 from __future__ import annotations
 
+from binascii import crc_hqx
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from openclaw_exporter_chimera.wire import (
-    AwayError,
+from openclaw_exporter_chimera.connection import (
+    AnswerError,
+    AuthenticationError,
     Command,
-    Line,
-    ask_all,
-    connection_settings,
-    parse_address,
     password,
+    settings_of,
 )
+from openclaw_exporter_chimera.wire import AwayError, Line, ask_all, parse_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from openclaw_exporter_chimera.connection import Settings
     from openclaw_exporter_chimera.options import Options
 
 Place: TypeAlias = str
@@ -42,7 +44,8 @@ class Link(Protocol):
         """Return the answers; an exception for what was refused, or whose master is away.
 
         Raises:
-            redis.RedisError: Redis cannot be reached, or refuses user or password.
+            OSError: Redis cannot be reached, or does not answer in time.
+            AuthenticationError: It refuses user or password.
             AwayError: Nobody tells where Redis is.
         """
         ...
@@ -58,7 +61,7 @@ def link(options: Options) -> Link:
     Raises:
         PermissionError: A password's file cannot be read.
     """
-    settings = connection_settings(options)
+    settings = settings_of(options)
     if options.mode == "cluster":
         return Cluster(options, settings)
     return Single(Line(settings)) if options.mode == "single" else Sentinels(options, settings)
@@ -90,14 +93,18 @@ class Sentinels:
     time, so it stays one round trip. While no Sentinel answers, what the master says of itself is enough.
     """
 
-    def __init__(self, options: Options, settings: dict[str, Any]) -> None:
+    def __init__(self, options: Options, settings: Settings) -> None:
         self._service = options.service
         self._settings = settings
-        own = {**settings, "db": 0, "username": options.sentinel_username, "password": None}
-        if options.sentinel_password_file is not None:
-            own["password"] = password(options.sentinel_password_file)
+        secret = options.sentinel_password_file
+        own = replace(
+            settings,
+            database=0,
+            username=options.sentinel_username,
+            password=None if secret is None else password(secret),
+        )
         self._sentinels = [
-            Line({**own, "host": host, "port": port}) for host, port in _addresses(options, settings, 26_379)
+            Line(replace(own, host=host, port=port)) for host, port in _addresses(options, settings)
         ]
         self._question: list[Command] = [(b"SENTINEL", b"get-master-addr-by-name", options.service.encode())]
         self._line: Line | None = None
@@ -153,7 +160,7 @@ class Sentinels:
             self._sentinels.remove(sentinel)
             self._sentinels.insert(0, sentinel)
             host, port = self._master
-            self._line = Line({**self._settings, "host": host, "port": port})
+            self._line = Line(replace(self._settings, host=host, port=port))
             return self._line
         raise AwayError("; ".join(reasons))
 
@@ -171,9 +178,9 @@ def _is_master(role: Any) -> bool:
 class Cluster:
     """The masters of a Redis Cluster. Who has which slots is learned anew when that has changed."""
 
-    def __init__(self, options: Options, settings: dict[str, Any]) -> None:
+    def __init__(self, options: Options, settings: Settings) -> None:
         self._settings = settings
-        self._seeds = _addresses(options, settings, 6_379)
+        self._seeds = _addresses(options, settings)
         self._lines: dict[Place, Line] = {}
         self._slots: list[Place] = []
 
@@ -209,9 +216,6 @@ class Cluster:
         self._slots = []
 
     def _run(self, requests: Sequence[Request]) -> list[Any]:
-        from redis import AuthenticationError  # noqa: PLC0415 - loaded already, by Line
-        from redis.crc import key_slot  # noqa: PLC0415 - comes with redis
-
         if not self._slots:
             self._learn()
         answers: list[Any] = [None] * len(requests)
@@ -237,24 +241,20 @@ class Cluster:
 
     def _asked(self, requests: Sequence[Request], answers: list[Any]) -> list[Any]:
         """Follow ASK: a key that has gone ahead of its slot."""
-        from redis.exceptions import AskError  # noqa: PLC0415 - loaded already, by Line
-
         for index, answer in enumerate(answers):
-            if isinstance(answer, AskError) and not _is_moved(answer):
-                there = self._line(f"{answer.host}:{answer.port}")
+            if isinstance(answer, AnswerError) and str(answer).startswith("ASK "):
+                there = self._line(str(answer).split()[2])
                 answers[index] = there.ask([(b"ASKING",), requests[index][1]])[1]
         return answers
 
     def _line(self, place: Place) -> Line:
         if place not in self._lines:
             host, port = parse_address(place)
-            self._lines[place] = Line({**self._settings, "host": host, "port": port})
+            self._lines[place] = Line(replace(self._settings, host=host, port=port))
         return self._lines[place]
 
     def _learn(self) -> None:
         """Ask the first that answers which master has which slots."""
-        from redis import AuthenticationError  # noqa: PLC0415 - loaded already, by Line
-
         reasons: list[str] = []
         known = dict.fromkeys((*(parse_address(place) for place in self._lines), *self._seeds))
         for host, port in known:
@@ -286,12 +286,16 @@ def _ranges(answer: list[Any], asked: str) -> Iterator[tuple[int, int, Place]]:
         yield int(first), int(last), f"{host}:{int(master[1])}"
 
 
+def key_slot(key: bytes) -> int:
+    """Return a key's slot: that of what stands in its first braces, by Redis Cluster's specification."""
+    begin = key.find(b"{")
+    end = key.find(b"}", begin + 1)
+    return crc_hqx(key[begin + 1 : end] if begin >= 0 and end > begin + 1 else key, 0) % _SLOTS
+
+
 def _is_moved(answer: Any) -> bool:
-    from redis.exceptions import MovedError  # noqa: PLC0415 - loaded already, by Line
-
-    return isinstance(answer, MovedError)
+    return isinstance(answer, AnswerError) and str(answer).startswith("MOVED ")
 
 
-def _addresses(options: Options, settings: dict[str, Any], port: int) -> list[tuple[str, int]]:
-    first = (str(settings["host"]), int(settings.get("port", port)))
-    return [first, *(parse_address(node) for node in options.nodes)]
+def _addresses(options: Options, settings: Settings) -> list[tuple[str, int]]:
+    return [(settings.host, settings.port), *(parse_address(node) for node in options.nodes)]

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from msgspec import Meta
 
@@ -141,6 +141,13 @@ class Options:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     @property
+    def database(self) -> str:
+        """The number of the database as the URL has it; empty where it has none."""
+        parts = urlsplit(self.url)
+        own = "" if parts.scheme == "unix" else parts.path.strip("/")
+        return parse_qs(parts.query).get("db", [own])[-1]
+
+    @property
     def topics(self) -> dict[str, None]:
         """The topics, in their order."""
         return dict.fromkeys((*self.queues, *self.systems))
@@ -170,13 +177,17 @@ class Options:
             usable = False
         if not usable:
             raise ValueError("url has no usable host, port or path")
+        if parse_qs(parts.query).keys() - {"db"}:
+            raise ValueError("url has a query: nothing but db=NUMBER may stand after the question mark")
+        if not re.fullmatch("[0-9]{0,9}", self.database):
+            raise ValueError("url does not end in the number of a database")
         if parts.password and self.password_file:
             raise ValueError("the password stands in url and in password_file: keep one")
         if self.mode != "single" and parts.scheme == "unix":
             raise ValueError(f"mode {self.mode} needs a redis:// or rediss:// url")
         if self.mode == "single" and self.nodes:
             raise ValueError("nodes are for the modes sentinel and cluster")
-        if self.mode == "cluster" and parts.path not in {"", "/", "/0"}:
+        if self.mode == "cluster" and self.database not in {"", "0"}:
             raise ValueError("a Redis Cluster has no database but 0")
 
     def _check_workers(self) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from openclaw_exporter.plugin import Capacity, Measurement, Observation, QueueDepth
+from openclaw_exporter_chimera.connection import AuthenticationError
 from openclaw_exporter_chimera.drain import Drain
 from openclaw_exporter_chimera.links import Link, link
 from openclaw_exporter_chimera.reading import OtherTypeError, Reader, Reading, TopicError
@@ -69,22 +70,20 @@ class Queues:
             TimeoutError: Redis did not answer in time.
             ConnectionError: Redis cannot be reached, or none of the topics can be read.
         """
-        import redis  # noqa: PLC0415 - 150 ms that the agent's start need not wait for
-
         place = self._options.place
         try:
             seen = self._see()
         except Exception as error:
             self._forget_depths()
             self.close()  # the next connection reads the password's file again
-            if isinstance(error, redis.AuthenticationError):
+            if isinstance(error, AuthenticationError):
                 raise PermissionError(f"{place} refuses the user name or password") from None
-            if isinstance(error, redis.TimeoutError):
+            if isinstance(error, TimeoutError):
                 wait = f"{self._options.socket_timeout:g} s"
                 raise TimeoutError(f"{place} gave no answer within {wait}") from None
             if isinstance(error, PermissionError):  # of a file, which it names
                 raise
-            if isinstance(error, (redis.RedisError, AwayError, OSError)):
+            if isinstance(error, (AwayError, OSError)):
                 raise ConnectionError(f"{place} cannot be read: {error}") from None
             raise
         depths = {topic: self._depth(topic, seen) for topic in self._topics}

@@ -17,10 +17,10 @@ from openclaw_exporter_chimera.streams import Consumer, Stream, count_unsure, st
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from openclaw_exporter_chimera.connection import Command
     from openclaw_exporter_chimera.links import Link, Request
     from openclaw_exporter_chimera.options import Options
     from openclaw_exporter_chimera.systems import Source
-    from openclaw_exporter_chimera.wire import Command
 
 _LENGTHS: Final[Mapping[bytes, bytes]] = {b"list": b"LLEN", b"zset": b"ZCARD", b"hash": b"HLEN"}
 _OPTIONAL: Final = frozenset({b"SORT_RO", b"LINDEX", b"ZRANGE", b"XRANGE", b"XPENDING"})

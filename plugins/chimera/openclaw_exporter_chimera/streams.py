@@ -17,8 +17,8 @@ from openclaw_exporter_chimera.stamps import earliest
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from openclaw_exporter_chimera.connection import Command
     from openclaw_exporter_chimera.links import Link, Request
-    from openclaw_exporter_chimera.wire import Command
 
 _COUNTED: Final = 256
 """Entries of a stream that are counted one by one at most, where the server cannot tell a group's lag."""
