@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -13,3 +15,16 @@ def binary(name: str, package: str) -> str:
     if path is None:
         pytest.skip(f"{name} is not installed (Debian package {package})")
     return path
+
+
+def built(name: str) -> str:
+    """Return the path of a program that `.ci/install-observability` builds, or skip the test and say so.
+
+    PATH is not looked at for Prometheus: what Debian has there is version 2, without an OTLP endpoint.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    tools = Path(os.environ.get("OPENCLAW_TEST_TOOLS") or caches / "openclaw-exporter")
+    path = tools / "bin" / name
+    if not path.exists():
+        pytest.skip(f"there is no {path}: run .ci/install-observability")
+    return str(path)
