@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 Fields = list[tuple[bytes, bytes]]
 
-RETRY_AFTER_SECONDS: Final = 5
+RETRY_AFTER_SECONDS: Final = (3, 10)
+"""When to come back to a store that cannot be reached: anywhere between, so that not all come at once."""
+
 _JSON: Final = (b"content-type", b"application/json")
 _PROBLEM: Final = (b"content-type", CONTENT_TYPE.encode())
 _ENCODER = msgspec.json.Encoder()
@@ -50,7 +53,8 @@ def raw_json_answer(body: bytes, *, status: int = 200) -> Answer:
 def problem_answer(error: WireError | StoreUnavailableError) -> Answer:
     """Return the answer to a request that is refused (RFC 9457)."""
     if isinstance(error, StoreUnavailableError):
-        error = RefusedError("store-unavailable", str(error), retry_after=RETRY_AFTER_SECONDS)
+        seconds = random.randint(*RETRY_AFTER_SECONDS)  # noqa: S311 - spreads load, keeps no secret
+        error = RefusedError("store-unavailable", str(error), retry_after=seconds)
     problem = document(error)
     body = encode_problem(problem)
     fields = [_PROBLEM, (b"content-length", b"%d" % len(body)), *_special(error)]

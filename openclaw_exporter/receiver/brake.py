@@ -126,6 +126,11 @@ class Brake:
         for state in states:
             self._add(state, 1)
 
+    @property
+    def live(self) -> int:
+        """Live nodes."""
+        return self._live
+
     def follow(self, at: Moment) -> None:
         """Note the moment of what comes next; no state that is told may be of a later interruption."""
         if at.interruption != self._interruption:

@@ -28,6 +28,7 @@ class OpenIntake(Intake):
     def admit(self, connection: Connection, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Arrival:
         """Check a heartbeat from its form to its rate; see `Intake.admit`."""
         del connection
+        self._shedding.check()
         fields = self._formed(field for field in headers if field[0] != AUTHORIZATION)
         heartbeat = decode(body)
         self._limit(heartbeat.node_id)

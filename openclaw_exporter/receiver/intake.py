@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.keys import KeyRing
     from openclaw_exporter.receiver.rate import RateLimit
     from openclaw_exporter.receiver.settings import ReceiverSettings
+    from openclaw_exporter.receiver.shedding import Shedding
     from openclaw_exporter.wire.certificates import PeerCertificate
     from openclaw_exporter.wire.heartbeat import Heartbeat
 
@@ -69,9 +70,12 @@ class Intake:
         keys: What vouches for tokens.
         rate: How often one node may publish.
         clock: This machine's clocks.
+        shedding: Turns some away when there are too many.
     """
 
-    def __init__(self, settings: ReceiverSettings, keys: KeyRing, rate: RateLimit, clock: Clock) -> None:
+    def __init__(
+        self, settings: ReceiverSettings, keys: KeyRing, rate: RateLimit, clock: Clock, shedding: Shedding
+    ) -> None:
         self._min_interval = settings.min_interval
         self._max_interval = settings.max_interval
         self._leeway = settings.tokens.leeway
@@ -79,6 +83,7 @@ class Intake:
         self._keys = keys
         self._rate = rate
         self._clock = clock
+        self._shedding = shedding
 
     def admit(self, connection: Connection, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Arrival:
         """Check a heartbeat from its certificate to its content.
@@ -92,6 +97,7 @@ class Intake:
             WireError: It is refused.
             StoreUnavailableError: No key set has been read yet.
         """
+        self._shedding.check()
         speaker = connection.speaker(headers)
         peer = speaker.identify()
         if peer.identity.role != "node":

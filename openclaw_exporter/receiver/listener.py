@@ -44,6 +44,7 @@ class Listener:
         context: For TLS; None: plain HTTP.
         trust: Who is believed; None on a listener without TLS.
         refused: Called with the slug and status of each request that the protocol refuses.
+        turn_away: Returns after how many seconds one connection too many may come back.
 
     Raises:
         UserError: The address cannot be listened on.
@@ -60,6 +61,7 @@ class Listener:
         context: ssl.SSLContext | None,
         trust: Trust | None,
         refused: Callable[[str, int], None],
+        turn_away: Callable[[], int] = lambda: 5,
     ) -> None:
         self._socket = _bind(host, port, key)
         self._handshake_timeout = limits.handshake_timeout
@@ -79,7 +81,7 @@ class Listener:
         config.load()
         config.timeout_keep_alive = limits.keep_alive  # type: ignore[assignment] # call_later takes fractions
         self._state = ServerState()
-        arguments = {"limits": limits, "trust": trust, "refused": refused}
+        arguments = {"limits": limits, "trust": trust, "refused": refused, "turn_away": turn_away}
         self._factory = protocol_factory(config, self._state, listener_buffer(), **arguments)
         self.refresh_date()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 
+from openclaw_exporter.receiver.scaling import answered_interval
 from openclaw_exporter.wire.headers import Sequence
 
 if TYPE_CHECKING:
@@ -42,11 +43,13 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         default_interval: Of a node that does not say its own, seconds.
         max_interval: The longest interval of a node, seconds.
         retention: How long an expired or offline node is remembered, seconds.
+        target_rate: Heartbeats a second that answered intervals are scaled to keep; 0: none are scaled.
     """
 
     default_interval: int = 60
     max_interval: int = 120
     retention: float = 86_400.0
+    target_rate: float = 0.0
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -160,7 +163,13 @@ class Judgement(NamedTuple):
 
 
 def judge(
-    state: NodeState | None, arrival: Arrival, at: Moment, known: bytes | None, rules: Rules
+    state: NodeState | None,
+    arrival: Arrival,
+    at: Moment,
+    known: bytes | None,
+    rules: Rules,
+    *,
+    scaled: int = 0,
 ) -> Judgement:
     """Decide what an arrival is and what it changes.
 
@@ -170,6 +179,7 @@ def judge(
         at: When.
         known: The digest that is stored under the arrival's idempotency key; None: the key is new.
         rules: The configuration's.
+        scaled: The interval that keeps the fleet at its rate, seconds; see `scaling.scaled_interval`.
     """
     if known is not None:
         kind: OutcomeKind = "duplicate" if known == arrival.digest else "key-conflict"
@@ -183,7 +193,7 @@ def judge(
         newer = arrival.sequence > (state.epoch, state.number)
         if not newer:
             return _history(state, arrival, at, rules)
-    return _live(state, arrival, at, rules, newer=newer)
+    return _live(state, arrival, at, rules, scaled, newer=newer)
 
 
 def advance(
@@ -272,9 +282,12 @@ def _history(state: NodeState | None, arrival: Arrival, at: Moment, rules: Rules
     return Judgement(outcome, msgspec.structs.replace(state, newest_ms=arrival.sent_ms))
 
 
-def _live(state: NodeState | None, arrival: Arrival, at: Moment, rules: Rules, *, newer: bool) -> Judgement:
+def _live(
+    state: NodeState | None, arrival: Arrival, at: Moment, rules: Rules, scaled: int, *, newer: bool
+) -> Judgement:
     gap = None if state is None else at.seconds - state.heard_at
-    answered = arrival.interval or rules.default_interval
+    configured = arrival.interval or rules.default_interval
+    answered = answered_interval(arrival.node_id, configured, scaled, rules)
     interval = answered
     if arrival.interval is None and gap is not None:
         interval = max(answered, min(math.ceil(gap), rules.max_interval))

@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from openclaw_exporter.receiver.answers import head_of, problem_answer
 from openclaw_exporter.receiver.connection import Connection
-from openclaw_exporter.receiver.refusals import RefusedError
+from openclaw_exporter.receiver.refusals import RefusedError, SheddingError
 from openclaw_exporter.wire.heartbeat import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class HttpProtocol(HttpToolsProtocol):
         limits: The table `[receiver.limits]`.
         trust: Who is believed; None on a listener without TLS.
         refused: Called with the slug and status of each request that is refused here.
+        turn_away: Returns after how many seconds one connection too many may come back.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class HttpProtocol(HttpToolsProtocol):
         limits: LimitSettings,
         trust: Trust | None,
         refused: Callable[[str, int], None],
+        turn_away: Callable[[], int],
     ) -> None:
         super().__init__(config, server_state, {})
         self.cycle: RequestResponseCycle | None = None  # type: ignore[assignment] # uvicorn hides the None
         self._limits = limits
         self._trust = trust
         self._note_refused = refused
+        self._turn_away = turn_away
         self._part = _Part.NOTHING
         self._bytes = 0
         self._piece = 0
@@ -96,7 +99,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Begin."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
-            self.refuse(RefusedError("shedding", "there are too many connections", retry_after=5))
+            self.refuse(SheddingError("there are too many connections", retry_after=self._turn_away()))
             return
         self._deadline = self.loop.call_later(self._limits.header_timeout, self._time_out)
 

@@ -40,10 +40,15 @@ class Pulse:
         return max(self._lags, default=0.0)
 
     @property
+    def last_lag(self) -> float:
+        """How late the last one came, seconds."""
+        return self._lags[-1] if self._lags else 0.0
+
+    @property
     def stalled(self) -> bool:
         """Whether it is so late, or was just now, that the loop counts as stalled."""
         overdue = time.monotonic() - self._last - PERIOD
-        return max(overdue, self._lags[-1] if self._lags else 0.0) > STALL_SECONDS
+        return max(overdue, self.last_lag) > STALL_SECONDS
 
     async def run(self) -> None:
         """Go on until cancelled."""

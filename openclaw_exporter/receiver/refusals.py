@@ -46,10 +46,17 @@ class RefusedError(WireError):
 
 
 class SheddingError(RefusedError):
-    """503: there is no room for another heartbeat now."""
+    """503: there is no room for another heartbeat now.
 
-    def __init__(self) -> None:
-        super().__init__("shedding", "the receiver has more heartbeats than it can store", retry_after=5)
+    Args:
+        detail: What there is too much of.
+        retry_after: Seconds after which to come back.
+    """
+
+    def __init__(
+        self, detail: str = "the receiver has more heartbeats than it can store", *, retry_after: int = 5
+    ) -> None:
+        super().__init__("shedding", detail, retry_after=retry_after)
 
 
 def document(error: WireError) -> Problem:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from openclaw_exporter.receiver.brake import Brake
 from openclaw_exporter.receiver.liveness import advance, due_at, judge
+from openclaw_exporter.receiver.scaling import scaled_interval
 from openclaw_exporter.receiver.wheel import Wheel
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class Plan:
         due: The nodes that were taken off the wheel for it.
         only_late: The nodes of which nothing but this has changed: they are late.
         newest: The greatest stored time of each node that was looked up or has arrived in it.
+        scaled: The interval that keeps the fleet at its rate, seconds; 0: none does.
         more: Whether more nodes have come due than one plan looks at.
     """
 
@@ -92,6 +94,7 @@ class Plan:
         self.due: list[str] = []
         self.only_late: set[str] = set()
         self.newest: dict[str, int] = {}
+        self.scaled = 0
         self.more = False
 
     @property
@@ -156,6 +159,7 @@ class Registry:
         plan = Plan(self.listening.read())
         self._brake.follow(plan.moment)
         plan.newest.update(stored.newest)
+        plan.scaled = scaled_interval(self._brake.live, self.rules)
         for arrival, at in arrivals:
             self._judge(plan, arrival, at, stored.digests)
         taken = self._wheel.take(plan.moment.seconds, DUE_LIMIT)
@@ -189,7 +193,7 @@ class Registry:
         state = plan.states[node_id] if node_id in plan.states else self.nodes.get(node_id)
         row = plan.keys.get(key)
         digest = digests.get(key) if row is None else row.digest
-        judgement = judge(state, arrival, at, digest, self.rules)
+        judgement = judge(state, arrival, at, digest, self.rules, scaled=plan.scaled)
         plan.outcomes.append(judgement.outcome)
         kind = judgement.outcome.kind
         if kind not in ("recorded", "history"):

@@ -27,6 +27,7 @@ from openclaw_exporter.receiver.pulse import Pulse
 from openclaw_exporter.receiver.rate import RateLimit
 from openclaw_exporter.receiver.safety import require_safe, store_path
 from openclaw_exporter.receiver.settings import TokenSettings
+from openclaw_exporter.receiver.shedding import Shedding
 from openclaw_exporter.receiver.store.embedded import EmbeddedStore
 from openclaw_exporter.receiver.store.sqlite import Database
 from openclaw_exporter.receiver.trust import Trust
@@ -117,7 +118,10 @@ class Service:
             default_interval=settings.default_interval,
             max_interval=settings.max_interval,
             retention=settings.retention,
+            target_rate=settings.target_rate,
         )
+        limits = settings.limits
+        self._shedding = Shedding(clock, max_lag=limits.loop_lag, readmissions=limits.readmissions)
         self._metrics = ReceiverMetrics(meter, EmbeddedStore.system)
         self.store = EmbeddedStore(
             Database(store_path(settings.store.url)),
@@ -125,9 +129,10 @@ class Service:
             clock,
             self._metrics,
             max_waiting=settings.store.max_waiting,
+            turn_away=self._shedding.turn_away,
         )
-        rate = RateLimit(settings.limits.rate, settings.limits.burst)
-        intake = (OpenIntake if is_open else Intake)(settings, self._keys, rate, clock)
+        rate = RateLimit(limits.rate, limits.burst)
+        intake = (OpenIntake if is_open else Intake)(settings, self._keys, rate, clock, self._shedding)
         application = OpenApplication if is_open else Application
         self._application = application(intake, self.store, self._keys, self._metrics)
         self._pulse = Pulse(self._tick, self._second)
@@ -180,6 +185,7 @@ class Service:
             context=self._credentials.context if self._credentials else None,
             trust=self._trust,
             refused=self._refused,
+            turn_away=self._shedding.turn_away,
         )
         self._listeners.append(listener)
         return listener
@@ -218,6 +224,8 @@ class Service:
         """What is done at every pulse: nodes that find no free connection cannot be heard."""
         if self._crowded:
             self._crowded = self._listeners[0].connections >= self._settings.limits.connections
+        self._shedding.note_lag(self._pulse.last_lag)
+        if self._crowded or self._shedding.active:
             self.store.shed()
         self.store.tick()
 

@@ -141,6 +141,9 @@ class LimitSettings:
         header_timeout: Seconds for the request line and headers.
         body_timeout: Seconds for the body.
         keep_alive: Seconds that a connection may be idle; longer than the longest interval.
+        loop_lag: How late the receiver's own loop may run, in seconds; where it is later twice in a row, a
+            growing share of heartbeats is answered 503.
+        readmissions: Of those that were turned away with 503, so many a second are asked to come back.
     """
 
     connections: Annotated[int, Meta(ge=1, le=1_000_000)] = 20_000
@@ -151,6 +154,8 @@ class LimitSettings:
     header_timeout: _Deadline = 10.0
     body_timeout: _Deadline = 10.0
     keep_alive: Annotated[float, Meta(gt=0, le=86_400)] = 180.0
+    loop_lag: Annotated[float, Meta(gt=0, le=4)] = 2.0
+    readmissions: Annotated[float, Meta(ge=1, le=100_000)] = 400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +169,8 @@ class ReceiverSettings:
         max_interval: The longest interval of a node in seconds; a longer one is refused.
         default_interval: The interval in seconds of a node that does not say its own.
         retention: Seconds after which an expired or offline node is forgotten.
+        target_rate: Heartbeats a second of all nodes together. The larger the fleet, the longer the interval
+            that nodes are answered, never less than their own and at most `max_interval`; 0: it is theirs.
         insecure_dev: Plain HTTP without certificates and tokens, to try things out: anybody publishes as any
             node and reads. `host` must be a loopback address; `tls` and `tokens` have no effect.
         tls: Certificates.
@@ -183,6 +190,7 @@ class ReceiverSettings:
     max_interval: _Interval = 120
     default_interval: _Interval = 60
     retention: Annotated[float, Meta(gt=0)] = 86_400.0
+    target_rate: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     insecure_dev: bool = False
     tls: TlsSettings = field(default_factory=TlsSettings)
     proxy: ProxySettings = field(default_factory=ProxySettings)

@@ -316,7 +316,7 @@ def test_nobody_expires_while_connections_are_turned_away(pki: Pki, tmp_path: Pa
             time.sleep(3)
             assert reader.get(path).json()["state"] != "expired"
         # Once there is room again the node's silence counts.
-        wait_until(lambda: reader.get(path).json()["state"] == "expired", what="the expiry")
+        wait_until(lambda: reader.get(path).json()["state"] == "expired", timeout=60, what="the expiry")
 
 
 def test_many_requests_on_one_connection_and_all_at_once(scene: Running, node: Node) -> None:

@@ -68,18 +68,27 @@ class EmbeddedStore:
         clock: This machine's clocks.
         observer: Who wants to know what happens.
         max_waiting: Arrivals that may wait for a commit; more are turned away.
+        turn_away: Returns after how many seconds one that is turned away may come back.
     """
 
     system = "sqlite"
 
     def __init__(
-        self, database: Database, rules: Rules, clock: Clock, observer: Observer, *, max_waiting: int = 8192
+        self,
+        database: Database,
+        rules: Rules,
+        clock: Clock,
+        observer: Observer,
+        *,
+        max_waiting: int = 8192,
+        turn_away: Callable[[], int] = lambda: 5,
     ) -> None:
         self._database = database
         self._rules = rules
         self._clock = clock
         self._observer = observer
         self._max_waiting = max_waiting
+        self._turn_away = turn_away
         self._waiting: list[tuple[Arrival, Moment, asyncio.Future[Outcome]]] = []
         self._under_way: list[asyncio.Future[Outcome]] = []
         self._episodes = Episodes(_logger)
@@ -157,7 +166,7 @@ class EmbeddedStore:
             raise _unavailable()
         if len(self._waiting) >= self._max_waiting:
             self.shed()
-            raise SheddingError
+            raise SheddingError(retry_after=self._turn_away())
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._waiting.append((arrival, self._registry.listening.read(), future))
         self._wake.set()
