@@ -45,6 +45,11 @@ class Collector(Protocol):
     `interval: float` and `deadline: float` in seconds, `isolation: "thread" | "process"`, and
     `series_budget: int`. Where it has a `close()`, the host calls that once, when it needs it no more.
 
+    One that asks for a process may have an `absent() -> Iterable[Observation] | None`. The agent calls it
+    at each interval, before it starts or asks the process: observations, also none at all, mean that this
+    node certainly has nothing to measure, and no process runs; None means that the process has to look. It
+    runs in the agent, so it has to be quick and must not touch what can hang or crash.
+
     Attributes:
         name: 1 to 63 characters of `[a-z][a-z0-9_-]*`, different from the plugin's other collectors.
     """

@@ -145,6 +145,34 @@ def test_its_options_arrive_by_the_pipe_and_nowhere_else(factory: Factory, sourc
     assert values == [len(secret), 0]
 
 
+def test_one_that_has_nothing_to_measure_has_no_process(
+    factory: Factory, sources: Sources, tmp_path: Path
+) -> None:
+    device = tmp_path / "device"
+    attributes = f"""
+        def absent(self):
+            return None if os.path.exists({str(device)!r}) else [Tag("device", "no"), Uptime(-1.0)]
+    """
+    source = sources(factory.one("spared", 'yield Tag("device", "yes")', attributes))
+    checked = source.run()
+    assert checked.observations == (Tag("device", "no"),)
+    assert [rejection.reason for rejection in checked.rejected] == ["range"]
+    assert source._child is None
+    device.touch()
+    assert source.run().observations == (Tag("device", "yes"),)
+    pid = pid_of(source)
+    cost = source.cost()
+    assert cost is not None
+    device.unlink()
+    assert source.run().observations == (Tag("device", "no"),)
+    assert source._child is None
+    assert ended(pid)
+    left = source.cost()
+    assert left is not None
+    assert left.memory_bytes == 0
+    assert left.cpu_seconds >= cost.cpu_seconds > 0
+
+
 def test_one_that_raises_keeps_its_process(factory: Factory, sources: Sources) -> None:
     source = sources(factory.one("raising", "raise ConnectionError('redis://u:hunter2@host is away')"))
     errors = []

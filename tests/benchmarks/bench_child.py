@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from openclaw_exporter.agent.isolation import Child
 from openclaw_exporter.agent.pipe import Ready, Start
+from openclaw_exporter.agent.process import Child
 from openclaw_exporter.agent.settings import ProcessSettings
 
 ROUNDS = 9

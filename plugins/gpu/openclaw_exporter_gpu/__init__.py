@@ -3,7 +3,8 @@
 *Absent* needs evidence: no driver lists a GPU, and neither device files nor the PCI bus show one. Everything
 else that goes wrong is *unknown*: what could not be read is left out, and neither tag nor capacity is told.
 
-NVML can hang in the kernel, so the collector asks for a process of its own.
+NVML can hang in the kernel, so the collector asks for a process of its own. A node without any sign of a GPU
+is spared it: no device, no driver, no NVML that could be loaded.
 """
 
 from __future__ import annotations

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.plugin import Measurement
 from openclaw_exporter_gpu.found import Found, GpuUnknownError
-from openclaw_exporter_gpu.pci import displays, driver
+from openclaw_exporter_gpu.pci import AMD, INTEL, displays, driver, is_integrated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_VENDORS: Final = {0x1002: "AMD", 0x8086: "Intel"}
+_VENDORS: Final = {AMD: "AMD", INTEL: "Intel"}
 _ERRORS: Final = {"ce": "corrected", "ue": "uncorrected", "de": "deferred"}
 _BUSY_FILE: Final = "device/gpu_busy_percent"
 _IDLE_FILES: Final = (
@@ -77,7 +77,7 @@ class Cards:
             if "-" in card.name or not (device / "vendor").exists():
                 continue  # a connector such as card0-HDMI-A-1, or a display without a PCI device
             vendor = _VENDORS.get(int((device / "vendor").read_text(), 16))
-            if vendor is None or (self._is_integrated(device.resolve()) and not self._integrated):
+            if vendor is None or (is_integrated(device.resolve()) and not self._integrated):
                 continue
             # A container sees the machine's sysfs, and in /dev the devices that it was given.
             if {card.name, *(node.name for node in (device / "drm").glob("render*"))} & nodes:
@@ -87,13 +87,9 @@ class Cards:
     def _check_all_have_drivers(self) -> None:
         for vendor, name in _VENDORS.items():
             for device in displays(self._root, vendor):
-                integrated = self._is_integrated(device) and not self._integrated
+                integrated = is_integrated(device) and not self._integrated
                 if driver(device) is None and not integrated:
                     raise GpuUnknownError(f"{device} shows a GPU of {name} without a driver")
-
-    def _is_integrated(self, device: Path) -> bool:
-        """Whether a device is Intel's integrated graphics: it sits on the root bus, `0000:00:02.0`."""
-        return device.name.startswith("0000:00:") and int((device / "vendor").read_text(), 16) == 0x8086  # noqa: PLR2004 - Intel
 
     def _measured(self, card: Path, attributes: dict[str, str]) -> Iterator[Measurement]:
         device = card / "device"

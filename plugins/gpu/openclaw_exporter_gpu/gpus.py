@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from openclaw_exporter.plugin import Capacity, Observation, Tag
-from openclaw_exporter_gpu.cards import Cards
 from openclaw_exporter_gpu.found import Found, GpuUnknownError
-from openclaw_exporter_gpu.nvidia import Nvidia
+from openclaw_exporter_gpu.presence import Signs
 
 if TYPE_CHECKING:
+    from openclaw_exporter_gpu.cards import Cards
+    from openclaw_exporter_gpu.nvidia import Nvidia
     from openclaw_exporter_gpu.options import Options
 
 
@@ -28,8 +29,16 @@ class Gpus:
 
     def __init__(self, options: Options, root: Path = Path("/")) -> None:
         self._options = options
-        self._nvidia = Nvidia(root)
-        self._cards = Cards(root, integrated=options.integrated)
+        self._root = root
+        self._signs = Signs(root, integrated=options.integrated)
+        self._vendors: tuple[Nvidia, Cards] | None = None
+
+    def absent(self) -> list[Observation] | None:
+        """Return what to say where nothing hints at a GPU, so that no process has to look; else None."""
+        try:
+            return None if self._signs.seen() else self._presence(0)
+        except (OSError, ValueError):
+            return None
 
     def collect(self) -> list[Observation | Exception]:
         """Return presence and every series that the devices support, and an error for each silent one.
@@ -38,9 +47,9 @@ class Gpus:
             GpuUnknownError: Nothing is known, and there may be a GPU.
         """
         found = Found()
-        for read in (self._nvidia.read, self._cards.read):
+        for vendor in self._asked():
             try:
-                part = read()
+                part = vendor.read()
             except GpuUnknownError as error:
                 found.problems.append(error)
                 continue
@@ -55,7 +64,17 @@ class Gpus:
 
     def close(self) -> None:
         """Give NVIDIA's library back."""
-        self._nvidia.close()
+        if self._vendors is not None:
+            self._vendors[0].close()
+
+    def _asked(self) -> tuple[Nvidia, Cards]:
+        if self._vendors is None:
+            # The agent itself needs neither: it asks `absent`.
+            from openclaw_exporter_gpu.cards import Cards  # noqa: PLC0415
+            from openclaw_exporter_gpu.nvidia import Nvidia  # noqa: PLC0415
+
+            self._vendors = Nvidia(self._root), Cards(self._root, integrated=self._options.integrated)
+        return self._vendors
 
     def _presence(self, count: int) -> list[Observation]:
         presence: list[Observation] = []

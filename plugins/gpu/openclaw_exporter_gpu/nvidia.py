@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openclaw_exporter.plugin import Measurement
 from openclaw_exporter_gpu.found import Found, GpuFaultError, GpuUnknownError
-from openclaw_exporter_gpu.pci import displays
+from openclaw_exporter_gpu.pci import NVIDIA, displays
 from openclaw_exporter_gpu.readings import identity, instances, measured, subscribed, waiting
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from openclaw_exporter_gpu.readings import Attributes
 
-_NVIDIA: Final = 0x10DE
 _DEVICE_FILES: Final = ("nvidia[0-9]*", "nvidiactl", "nvhost-gpu", "nvgpu")
 
 
@@ -144,4 +143,4 @@ def shown(root: Path) -> Path | None:
         for found in devices.glob(pattern):
             return found
     driver = root / "proc/driver/nvidia"
-    return driver if driver.exists() else next(iter(displays(root, _NVIDIA)), None)
+    return driver if driver.exists() else next(iter(displays(root, NVIDIA)), None)
