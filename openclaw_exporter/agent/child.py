@@ -15,7 +15,17 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final
 
-from openclaw_exporter.agent.pipe import COLLECT, Collected, Failed, Ready, Start, pack, read_start
+from openclaw_exporter.agent.pipe import (
+    COLLECT,
+    Collected,
+    Entry,
+    Failed,
+    Loaded,
+    Ready,
+    Start,
+    pack,
+    read_start,
+)
 from openclaw_exporter.plugin.guard import Guard
 from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.redaction import describe_error
@@ -41,7 +51,7 @@ def main() -> None:
     _limit_cpu(start.cpu_limit)
     sys.path[:] = start.path
     loaded = _load(start)
-    if isinstance(loaded, Failed):
+    if isinstance(loaded, (Failed, Loaded)):
         _write(answers, loaded)
         return
     _write(answers, Ready())
@@ -96,12 +106,30 @@ def _limit_cpu(allowance: int) -> None:
     )
 
 
-def _load(start: Start) -> Collector | Failed:
+def _load(start: Start) -> Collector | Failed | Loaded:
     plugins = load_plugins(
-        {start.plugin: start.table}, only={start.plugin}, load_deadline=start.load_deadline
+        {start.plugin: start.table},
+        only={start.plugin},
+        load_deadline=start.load_deadline,
+        default_interval=start.default_interval,
+        default_deadline=start.default_deadline,
+        source=start.source,
     )
     if plugins.failures:
         return Failed("load", plugins.failures[0].message)
+    if not start.collector:
+        return Loaded(
+            [
+                Entry(
+                    name=loaded.name,
+                    interval=loaded.interval,
+                    deadline=loaded.deadline,
+                    series_budget=loaded.series_budget,
+                    abandon_when_hung=bool(getattr(loaded.collector, "abandon_when_hung", False)),
+                )
+                for loaded in plugins.collectors
+            ]
+        )
     for loaded in plugins.collectors:
         if loaded.name == start.collector:
             return loaded.collector

@@ -48,7 +48,10 @@ class ChildError(OpenClawError):
 
 
 class Start(msgspec.Struct, frozen=True, array_like=True):
-    """The agent's first frame: what to run, and within what limits."""
+    """The agent's first frame: what to run, and within what limits.
+
+    Without a collector's name the child answers `Loaded`, and that is all.
+    """
 
     plugin: str
     collector: str
@@ -60,6 +63,9 @@ class Start(msgspec.Struct, frozen=True, array_like=True):
     memory_limit: int
     cpu_limit: int
     load_deadline: float
+    default_interval: float = 10.0
+    default_deadline: float = 5.0
+    source: str = ""
 
 
 class _Capacity(msgspec.Struct, frozen=True, array_like=True, tag="capacity"):
@@ -120,7 +126,23 @@ class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     """The plugin is loaded."""
 
 
-Answer: TypeAlias = Collected | Failed | Ready
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """One collector of a plugin: its name, and what holds for it."""
+
+    name: str
+    interval: float
+    deadline: float
+    series_budget: int
+    abandon_when_hung: bool
+
+
+class Loaded(msgspec.Struct, frozen=True, array_like=True, tag="loaded"):
+    """What a plugin's collectors are."""
+
+    collectors: list[Entry]
+
+
+Answer: TypeAlias = Collected | Failed | Loaded | Ready
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _ANSWERS: Final = msgspec.msgpack.Decoder(Answer)

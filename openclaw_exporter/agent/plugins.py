@@ -80,6 +80,11 @@ def _names(config: AgentConfig) -> list[str]:
 
 
 def _load(config: AgentConfig, name: str) -> LoadedPlugins:
+    table = config.plugins.get(name, {})
+    if table.get("isolation") == "process" and table.get("enabled") is not False:
+        from openclaw_exporter.agent.elsewhere import load_elsewhere  # noqa: PLC0415 - only when used
+
+        return load_elsewhere(name, table, config.collection, config.source)
     return load_plugins(
         config.plugins,
         default_interval=config.collection.interval,
