@@ -116,6 +116,11 @@ def reader_uri(trust_domain: str, name: str) -> str:
     return f"spiffe://{trust_domain}/openclaw/reader/{name}"
 
 
+def proxy_uri(trust_domain: str, name: str) -> str:
+    """Return the URI SAN of the certificate of a proxy that forwards nodes and readers."""
+    return f"spiffe://{trust_domain}/openclaw/proxy/{name}"
+
+
 def _builder(
     subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, lifetime: dt.timedelta
 ) -> x509.CertificateBuilder:

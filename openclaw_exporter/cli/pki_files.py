@@ -8,6 +8,7 @@ DIR/
   token.key, jwks.json  the service account's key, and its public half for the receiver
   nodes/NODE_ID/        node.pem, node.key and agent.toml of one node
   readers/NAME/         reader.pem and reader.key of one reader of the registry
+  proxies/NAME/         proxy.pem, .key of one proxy that ends TLS, for receivers; server.pem, .key for nodes
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self, get_args
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from openclaw_exporter.cli.authority import Authority, node_uri, reader_uri
+from openclaw_exporter.cli.authority import Authority, node_uri, proxy_uri, reader_uri
 from openclaw_exporter.cli.pki_configurations import agent_tables, document, pki_toml, receiver_tables
 from openclaw_exporter.errors import CredentialError
 
@@ -50,10 +51,10 @@ class Identity:
     """A client's certificate and key on disk.
 
     Attributes:
-        name: The node's id, or the reader's name.
+        name: The node's id, the reader's name, or the proxy's SAN.
         certificate: The certificate, PEM.
         key: Its private key, PKCS #8, PEM, mode 0600.
-        configuration: A configuration that is ready to run; None for a reader.
+        configuration: A configuration that is ready to run; None for a reader or proxy.
     """
 
     name: str
@@ -238,12 +239,33 @@ class PkiDirectory:
         Raises:
             CredentialError: The name is not valid, the files exist, or the authority cannot be read.
         """
-        if not _SEGMENT.fullmatch(name):
-            raise CredentialError(f"{name!r} is no reader's name: use letters, digits, '.', '-' and '_'")
+        _check_segment(name, "reader")
         issued = self._authority().client([reader_uri(self.trust_domain, name)])
         folder = self.path / "readers" / name
         made = Identity(name, folder / "reader.pem", folder / "reader.key")
         _write_all({made.key: issued.key_pem, made.certificate: issued.certificate_pem}, force=force)
+        return made
+
+    def issue_proxy(self, name: str, hosts: Sequence[str], *, force: bool = False) -> Identity:
+        """Issue the two certificates of a proxy that ends TLS and forwards nodes and readers (RFC 9440).
+
+        Args:
+            name: The proxy's name.
+            hosts: Host names and addresses by which nodes reach it.
+            force: Whether certificates that exist are replaced.
+
+        Raises:
+            CredentialError: The name is not valid, the files exist, or the authority cannot be read.
+        """
+        _check_segment(name, "proxy")
+        uri = proxy_uri(self.trust_domain, name)
+        authority = self._authority()
+        issued, server = authority.client([uri]), authority.server(hosts)
+        folder = self.path / "proxies" / name
+        made = Identity(uri, folder / "proxy.pem", folder / "proxy.key")
+        files = {made.key: issued.key_pem, made.certificate: issued.certificate_pem}
+        files |= {folder / "server.key": server.key_pem, folder / "server.pem": server.certificate_pem}
+        _write_all(files, force=force)
         return made
 
     def _authority(self) -> Authority:
@@ -252,6 +274,11 @@ class PkiDirectory:
             return Authority.load(self.ca, key)
         except (OSError, ValueError) as error:
             raise CredentialError(f"the authority in {self.ca} and {key} cannot be read: {error}") from error
+
+
+def _check_segment(name: str, kind: str) -> None:
+    if not _SEGMENT.fullmatch(name):
+        raise CredentialError(f"{name!r} is no {kind}'s name: use letters, digits, '.', '-' and '_'")
 
 
 TokenKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey

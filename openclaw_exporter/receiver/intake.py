@@ -156,6 +156,9 @@ class Intake:
                 for pattern in self._subjects[verified.issuer]
             }
             subject = peer.identity.name if subject in allowed else ""
+        if subject == peer.identity.name:
+            # One text for both: a proxy brings a fleet.
+            subject = peer.identity.name
         until = verified.expires_at + self._leeway
         speaker.verdict = Verdict(token_key, verifier, subject, until, verified.issuer, verified.key_id)
         return subject

@@ -20,7 +20,7 @@ from openclaw_exporter.client.settings import ClientSettings
 from openclaw_exporter.config import load
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.receiver.settings import ReceiverSettings
-from openclaw_exporter.wire.certificates import Identity, IdentityRule, thumbprint
+from openclaw_exporter.wire.certificates import Identity, IdentityRule, identify_proxy, thumbprint
 from openclaw_exporter.wire.tokens import Issuer, KeySet, Minter, SigningKey, Verifier
 
 if TYPE_CHECKING:
@@ -157,6 +157,25 @@ def test_the_certificates_hold_in_real_handshakes(made: PkiDirectory) -> None:
     assert rule.identify(seen).identity == Identity("node", NODE)
     seen = handshake(made, (reader.certificate, reader.key), "127.0.0.1")
     assert rule.identify(seen).identity == Identity("reader", "dashboard")
+
+
+def test_a_proxys_two_certificates(made: PkiDirectory) -> None:
+    code, text = run("pki", "proxy", made.path, "--name", "edge-1", "--host", "receiver.example")
+    uri = f"spiffe://{DOMAIN}/openclaw/proxy/edge-1"
+    assert code == 0
+    assert f'names = ["{uri}"]' in text
+    folder = made.path / "proxies" / "edge-1"
+    seen = handshake(made, (folder / "proxy.pem", folder / "proxy.key"), "localhost")
+    proxy = identify_proxy(seen, frozenset({uri}))
+    assert proxy is not None
+    assert proxy.identity == Identity("proxy", uri)
+    assert usages(folder / "server.pem") == [ExtendedKeyUsageOID.SERVER_AUTH]
+    code, text = run("pki", "proxy", made.path, "--name", "edge-1", "--json")
+    assert (code, "--force replaces them" in text) == (2, True)
+    code, text = run("pki", "proxy", made.path, "--name", "edge-1", "--json", "--force")
+    assert (code, json.loads(text)["name"]) == (0, uri)
+    code, text = run("pki", "proxy", made.path, "--name", "../edge")
+    assert (code, "no proxy's name" in text) == (2, True)
 
 
 def test_another_authoritys_certificate_fails_in_a_real_handshake(made: PkiDirectory, tmp_path: Path) -> None:

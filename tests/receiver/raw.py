@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from receiver.scene import Node, Running
+    from receiver.scene import Node
 
     from support.pki import Files
 
 CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, BrokenPipeError)
+
+
+class Front(Protocol):
+    """What one connects to: a receiver, or a proxy in front of it."""
+
+    def tls(self, files: Files) -> ssl.SSLSocket:
+        """Return a connection of the holder of a certificate."""
+        ...
 
 
 class RawAnswer(NamedTuple):
@@ -27,7 +35,7 @@ class RawAnswer(NamedTuple):
 class Raw:
     """One connection on which a test writes bytes. A context manager."""
 
-    def __init__(self, scene: Running, files: Files) -> None:
+    def __init__(self, scene: Front, files: Files) -> None:
         self.socket = scene.tls(files)
         self._received = b""
 

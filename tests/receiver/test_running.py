@@ -12,11 +12,19 @@ import pytest
 from receiver.raw import Raw, head
 from receiver.scene import problem, receiver_settings, running
 
+from openclaw_exporter.cli.authority import node_uri, reader_uri
 from openclaw_exporter.errors import ConfigError, UserError
 from openclaw_exporter.plugin.options import describe, read_table
 from openclaw_exporter.receiver.embedding import Receiver
 from openclaw_exporter.receiver.safety import require_safe
-from openclaw_exporter.receiver.settings import AdminSettings, IssuerSettings, ReceiverSettings, StoreSettings
+from openclaw_exporter.receiver.settings import (
+    AdminSettings,
+    IssuerSettings,
+    ProxySettings,
+    ReceiverSettings,
+    StoreSettings,
+)
+from support.pki import TRUST_DOMAIN
 from support.ports import free_port
 
 if TYPE_CHECKING:
@@ -164,6 +172,30 @@ UNSAFE: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "keys at no URL": ({"tokens": {"jwks": "https://[::1/jwks"}}, "receiver.tokens.jwks"),
     "keys at no host": ({"tokens": {"jwks": "https:///jwks"}}, "receiver.tokens.jwks"),
+    "a node as a proxy": (
+        {"proxy": ProxySettings(names=(node_uri(TRUST_DOMAIN, "7f1c9a52-5e0b-4d7c-9f53-0d6a1f1f8f11"),))},
+        "receiver.proxy.names[0]",
+    ),
+    "a reader as a proxy": (
+        {"proxy": ProxySettings(names=("proxy.example", reader_uri(TRUST_DOMAIN, "dashboard")))},
+        "receiver.proxy.names[1]",
+    ),
+    "a DNS reader as a proxy": (
+        {
+            "tls": {"trust_domain": None, "dns_suffix": "fleet.example"},
+            "proxy": ProxySettings(names=("Dashboard.reader.fleet.example",)),
+        },
+        "receiver.proxy.names[0]",
+    ),
+    "any proxy of a domain": ({"proxy": ProxySettings(names=("*.example",))}, "receiver.proxy.names[0]"),
+    "a proxy by its address alone": (
+        {"proxy": ProxySettings(addresses=("10.0.0.0/8",))},
+        "receiver.proxy.names",
+    ),
+    "a proxy at no address": (
+        {"proxy": ProxySettings(names=("proxy.example",), addresses=("10.0.0.1/8",))},
+        "receiver.proxy.addresses[0]",
+    ),
     "another store": ({"store": StoreSettings(url="postgres://x")}, "receiver.store.url"),
     "no file": ({"store": StoreSettings(url="sqlite:///")}, "receiver.store.url"),
 }

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
-from openclaw_exporter.cli.authority import Authority, Issued, node_uri, private_key_pem, reader_uri
+from openclaw_exporter.cli.authority import (
+    Authority,
+    Issued,
+    node_uri,
+    private_key_pem,
+    proxy_uri,
+    reader_uri,
+)
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -63,6 +70,10 @@ class Pki:
     def reader(self, name: str = "dashboard") -> Files:
         """Issue a reader's certificate."""
         return self._write(f"reader-{name}", self.authority.client([reader_uri(TRUST_DOMAIN, name)]))
+
+    def proxy(self, name: str = "edge") -> Files:
+        """Issue the certificate by which a proxy authenticates to the receiver."""
+        return self._write(f"proxy-{name}", self.authority.client([proxy_uri(TRUST_DOMAIN, name)]))
 
     def _write(self, name: str, issued: Issued) -> Files:
         files = Files(self.directory / f"{name}.pem", self.directory / f"{name}.key")

@@ -114,5 +114,33 @@ def reader(directory: Path, *, name: str, force: bool, as_json: bool) -> None:
     click.echo(f"\nNext, read the registry:\n  openclaw-exporter nodes {line}")
 
 
+@command.command()
+@_directory
+@click.option("--name", required=True, help="What the proxy is called.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    default=("localhost", "127.0.0.1", "::1"),
+    show_default=True,
+    help="A name or address by which nodes reach it; may be repeated.",
+)
+@_force
+@json_option
+def proxy(directory: Path, *, name: str, hosts: tuple[str, ...], force: bool, as_json: bool) -> None:
+    """Issue the certificates of a proxy that ends TLS: one for the receivers, one for the nodes."""
+    made = PkiDirectory.open(directory).issue_proxy(name, hosts, force=force)
+    if as_json:
+        print_json(_identity(made))
+        return
+    folder = made.certificate.parent
+    click.echo(f"Proxy {made.name}:")
+    click.echo(f"  {made.certificate}  certificate for the receivers\n  {made.key}  private key")
+    click.echo(
+        f"  {folder / 'server.pem'}  certificate for the nodes\n  {folder / 'server.key'}  private key"
+    )
+    click.echo(f'\nNext, let the receivers believe it:\n  [receiver.proxy]\n  names = ["{made.name}"]')
+
+
 def _identity(made: Identity) -> dict[str, str]:
     return {"name": made.name, "certificate": str(made.certificate), "key": str(made.key)}
