@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -19,18 +21,17 @@ from openclaw_exporter.receiver.answers import (
     raw_json_answer,
 )
 from openclaw_exporter.receiver.protocol import CONNECTION_KEY
+from openclaw_exporter.receiver.publishing import AVAILABILITY
 from openclaw_exporter.receiver.query import NodeView, cursor_of, parse_query
 from openclaw_exporter.receiver.refusals import RefusedError
-from openclaw_exporter.wire.answers import Recorded, encode_recorded
 from openclaw_exporter.wire.fields import UUID
 from openclaw_exporter.wire.heartbeat import MAX_BODY_BYTES
 from openclaw_exporter.wire.timestamps import format_ms
 
 if TYPE_CHECKING:
-    from openclaw_exporter.receiver.intake import Intake
     from openclaw_exporter.receiver.keys import KeyRing
     from openclaw_exporter.receiver.liveness import Outcome
-    from openclaw_exporter.receiver.metrics import ReceiverMetrics
+    from openclaw_exporter.receiver.publishing import Publishing
     from openclaw_exporter.receiver.registry import KeyRow
     from openclaw_exporter.receiver.store import Store
 
@@ -40,7 +41,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _logger = logging.getLogger(__name__)
 
-AVAILABILITY: Final = "/openclaw/availability"
 NODES: Final = "/openclaw/nodes"
 NODE: Final = "/openclaw/nodes/{node_id}"
 HISTORY: Final = "/openclaw/nodes/{node_id}/history"
@@ -87,17 +87,16 @@ class Application:
     """The routes of the API.
 
     Args:
-        intake: Admits heartbeats.
+        publishing: Decides on heartbeats.
         store: The registry.
         keys: What vouches for tokens.
-        metrics: Counts.
     """
 
-    def __init__(self, intake: Intake, store: Store, keys: KeyRing, metrics: ReceiverMetrics) -> None:
-        self._intake = intake
+    def __init__(self, publishing: Publishing, store: Store, keys: KeyRing) -> None:
+        self._publishing = publishing
         self._store = store
         self._keys = keys
-        self._metrics = metrics
+        self._metrics = publishing.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI 3, `http` scopes only)."""
@@ -146,22 +145,21 @@ class Application:
 
     async def _publish(self, scope: Scope, receive: Receive) -> Answer:
         body = await _read_body(receive)
-        connection, headers = scope[CONNECTION_KEY], scope["headers"]
         try:
-            arrival = self._intake.admit(connection, headers, body)
+            outcome = await self._record(scope, body)
         except TokenError as error:
             if error.slug != "token-key-unknown" or not await self._keys.refresh(unknown=True):
                 raise
-            arrival = self._intake.admit(connection, headers, body)
-        return self._answer(await self._store.record(arrival))
+            outcome = await self._record(scope, body)
+        return raw_json_answer(self._publishing.answer(outcome))
 
-    def _answer(self, outcome: Outcome) -> Answer:
-        kind = outcome.kind
-        if kind == "key-conflict" or kind == "epoch-conflict":  # noqa: PLR1714 - mypy follows this form
-            raise RefusedError(kind, epoch=outcome.epoch)
-        self._metrics.received(kind)
-        expires_at = format_ms(outcome.expires_ms)
-        return raw_json_answer(encode_recorded(Recorded(kind, expires_at, outcome.interval)))
+    async def _record(self, scope: Scope, body: bytes) -> Outcome:
+        stored: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+        self._publishing.publish(scope[CONNECTION_KEY], scope["headers"], body, partial(_settle, stored))
+        outcome = await stored
+        if outcome is None:
+            raise StoreUnavailableError
+        return outcome
 
     async def _list(self, scope: Scope, _receive: Receive) -> Answer:
         self._require_reader(scope)
@@ -186,6 +184,12 @@ class Application:
 
 class _GoneError(Exception):
     """The client has gone; there is nobody to answer."""
+
+
+def _settle(future: asyncio.Future[Outcome | None], outcome: Outcome | None) -> None:
+    # The request may have been given up.
+    if not future.done():
+        future.set_result(outcome)
 
 
 def _entry(row: KeyRow) -> HistoryEntry:

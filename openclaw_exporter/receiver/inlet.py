@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from openclaw_exporter.receiver.protocol import PIECE, HttpProtocol
+from openclaw_exporter.receiver.protocol import PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uvicorn import Config
-    from uvicorn.server import ServerState
+    from openclaw_exporter.receiver.protocol import HttpProtocol
 
 
 class Inlet(asyncio.BufferedProtocol):
@@ -55,8 +54,6 @@ def listener_buffer() -> memoryview:
     return memoryview(bytearray(PIECE))
 
 
-def protocol_factory(
-    config: Config, state: ServerState, buffer: memoryview, **arguments: Any
-) -> Callable[[], Inlet]:
-    """Return what makes the protocol of a new connection; see `HttpProtocol` for the arguments."""
-    return lambda: Inlet(HttpProtocol(config, state, **arguments), buffer)
+def protocol_factory(make: Callable[[], HttpProtocol], buffer: memoryview) -> Callable[[], Inlet]:
+    """Return what makes the protocol of a new connection."""
+    return lambda: Inlet(make(), buffer)

@@ -29,6 +29,8 @@ class OpenIntake(Intake):
         """Check a heartbeat from its form to its rate; see `Intake.admit`."""
         del connection
         self._shedding.check()
+        headers = list(headers)
+        _refuse_web_page(headers)
         fields = self._formed(field for field in headers if field[0] != AUTHORIZATION)
         heartbeat = decode(body)
         self._limit(heartbeat.node_id)
@@ -39,12 +41,16 @@ class OpenApplication(Application):
     """The routes of the API for everybody on this machine, but not for web pages."""
 
     def _check_head(self, scope: Scope) -> None:
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        # A page whose own name was made to lead here (DNS rebinding) still sends that name.
-        if len(hosts) != 1 or not is_loopback_url(f"http://{hosts[0].decode('latin-1')}"):
-            raise RefusedError("misdirected", "with insecure_dev the Host must be a loopback name or address")
-        if any(name == b"origin" for name, _ in scope["headers"]):
-            raise RefusedError("origin-refused", "with insecure_dev no request of a web page is answered")
+        _refuse_web_page(scope["headers"])
 
     def _require_reader(self, scope: Scope) -> None:
         """Let everybody read."""
+
+
+def _refuse_web_page(headers: list[tuple[bytes, bytes]]) -> None:
+    hosts = [value for name, value in headers if name == b"host"]
+    # A page whose own name was made to lead here (DNS rebinding) still sends that name.
+    if len(hosts) != 1 or not is_loopback_url(f"http://{hosts[0].decode('latin-1')}"):
+        raise RefusedError("misdirected", "with insecure_dev the Host must be a loopback name or address")
+    if any(name == b"origin" for name, _ in headers):
+        raise RefusedError("origin-refused", "with insecure_dev no request of a web page is answered")

@@ -8,18 +8,21 @@ import socket
 import time
 from contextlib import suppress
 from email.utils import formatdate
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn import Config
-from uvicorn.server import ServerState
 
 from openclaw_exporter.errors import UserError
+from openclaw_exporter.receiver.hot import HotProtocol, HotState
 from openclaw_exporter.receiver.inlet import listener_buffer, protocol_factory
+from openclaw_exporter.receiver.protocol import HttpProtocol
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
+    from openclaw_exporter.receiver.publishing import Publishing
     from openclaw_exporter.receiver.settings import LimitSettings
     from openclaw_exporter.receiver.trust import Trust
     from openclaw_exporter.wire.tokens import Verifier
@@ -45,6 +48,7 @@ class Listener:
         trust: Who is believed; None on a listener without TLS.
         refused: Called with the slug and status of each request that the protocol refuses.
         turn_away: Returns after how many seconds one connection too many may come back.
+        publishing: Decides on heartbeats, on the listener that has the hot route.
 
     Raises:
         UserError: The address cannot be listened on.
@@ -62,6 +66,7 @@ class Listener:
         trust: Trust | None,
         refused: Callable[[str, int], None],
         turn_away: Callable[[], int] = lambda: 5,
+        publishing: Publishing | None = None,
     ) -> None:
         self._socket = _bind(host, port, key)
         self._handshake_timeout = limits.handshake_timeout
@@ -80,9 +85,17 @@ class Listener:
         )
         config.load()
         config.timeout_keep_alive = limits.keep_alive  # type: ignore[assignment] # call_later takes fractions
-        self._state = ServerState()
-        arguments = {"limits": limits, "trust": trust, "refused": refused, "turn_away": turn_away}
-        self._factory = protocol_factory(config, self._state, listener_buffer(), **arguments)
+        self._state = HotState()
+        arguments: dict[str, Any] = {
+            "limits": limits,
+            "trust": trust,
+            "refused": refused,
+            "turn_away": turn_away,
+        }
+        kind: Callable[..., HttpProtocol] = HttpProtocol
+        if publishing is not None:
+            kind = partial(HotProtocol, publishing=publishing)
+        self._factory = protocol_factory(partial(kind, config, self._state, **arguments), listener_buffer())
         self.refresh_date()
 
     @property
@@ -121,7 +134,7 @@ class Listener:
 
     def refresh_date(self) -> None:
         """Let answers carry the present `Date`."""
-        self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+        self._state.date(formatdate(time.time(), usegmt=True).encode())
 
     def end_connections(self) -> None:
         """Close every connection after the request that it is at, if it is at one."""

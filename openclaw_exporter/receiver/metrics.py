@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.census import Census
     from openclaw_exporter.receiver.liveness import Event, NodeState
     from openclaw_exporter.telemetry.instruments import Series
+    from openclaw_exporter.telemetry.tally import TallySeries
     from openclaw_exporter.wire.answers import Result
 
 MAX_VALUES: Final = 20
@@ -90,10 +91,12 @@ class ReceiverMetrics:
         }
         self.loop_lag = 0.0
         self.expiry_held = False
-        self._interval = self._instruments.histogram("openclaw.registry.heartbeat.interval")
-        self._skew = self._instruments.histogram("openclaw.registry.heartbeat.skew")
-        self._store = self._instruments.histogram("openclaw.registry.store.duration")
-        self._requests = self._instruments.histogram("http.server.request.duration")
+        self._interval = self._instruments.tally("openclaw.registry.heartbeat.interval").series()
+        self._skew = self._instruments.tally("openclaw.registry.heartbeat.skew").series()
+        self._store = self._instruments.tally("openclaw.registry.store.duration")
+        self._operations: dict[str, TallySeries] = {}
+        self._requests = self._instruments.tally("http.server.request.duration")
+        self._answers: dict[tuple[str, str, int, str, str], TallySeries] = {}
         self._observe_counts()
         observe_process(self._instruments)
 
@@ -129,7 +132,11 @@ class ReceiverMetrics:
 
     def timed(self, operation: str, seconds: float) -> None:
         """Note one operation of the store."""
-        self._store.record(seconds, {"db.operation.name": operation, "db.system.name": self._system})
+        series = self._operations.get(operation)
+        if series is None:
+            attributes = {"db.operation.name": operation, "db.system.name": self._system}
+            series = self._operations[operation] = self._store.series(attributes)
+        series.record(seconds)
 
     def received(self, result: Result) -> None:
         """Count a heartbeat that was answered 200."""
@@ -141,16 +148,14 @@ class ReceiverMetrics:
 
     def answered(self, method: str, route: str, answer: Answer, seconds: float, scheme: str) -> None:
         """Note a request that was answered."""
-        attributes: dict[str, str | int] = {
-            "http.request.method": method if method in _METHODS else "_OTHER",
-            "http.response.status_code": answer.status,
-            "url.scheme": scheme,
-        }
-        if route:
-            attributes["http.route"] = route
-        if answer.error:
-            attributes["error.type"] = answer.error
-        self._requests.record(seconds, attributes)
+        key = (method, route, answer.status, answer.error, scheme)
+        series = self._answers.get(key)
+        if series is None:
+            # A method is the client's own word: those that are none share one key of this dictionary.
+            method = method if method in _METHODS else "_OTHER"
+            series = self._requests.series(_request_attributes(method, route, answer, scheme))
+            self._answers[method, *key[1:]] = series
+        series.record(seconds)
 
     def _place(self, place: Place) -> Place:
         """Return the place under which a node's events are counted; the first so many have their own."""
@@ -183,6 +188,19 @@ class ReceiverMetrics:
 
     def _event_series(self, event: str) -> Iterable[Series]:
         return [(self._events[event, place], _place_attributes(*place)) for place in self._places]
+
+
+def _request_attributes(method: str, route: str, answer: Answer, scheme: str) -> dict[str, str | int]:
+    attributes: dict[str, str | int] = {
+        "http.request.method": method,
+        "http.response.status_code": answer.status,
+        "url.scheme": scheme,
+    }
+    if route:
+        attributes["http.route"] = route
+    if answer.error:
+        attributes["error.type"] = answer.error
+    return attributes
 
 
 def _limited(value: str, known: set[str]) -> str:

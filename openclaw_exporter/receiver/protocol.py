@@ -53,6 +53,9 @@ class _Part(Enum):
     BODY = "body"
 
 
+_NOTHING, _HEAD, _BODY = _Part
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One connection.
 
@@ -81,19 +84,21 @@ class HttpProtocol(HttpToolsProtocol):
         self._trust = trust
         self._note_refused = refused
         self._turn_away = turn_away
-        self._part = _Part.NOTHING
+        self._part = _NOTHING
         self._bytes = 0
         self._piece = 0
         self._content = 0
         self._is_refused = False
         self._connection: Connection | None = None
+        self._expects_continue = False
+        self._idle_since = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._last: asyncio.TimerHandle | None = None
 
     @property
     def room(self) -> int:
         """How many bytes may be read at once, 1 to `PIECE`."""
-        return max(1, min(PIECE, _MAX_FRAMED_BYTES - self._bytes)) if self._part is _Part.BODY else PIECE
+        return max(1, min(PIECE, _MAX_FRAMED_BYTES - self._bytes)) if self._part is _BODY else PIECE
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """Begin."""
@@ -117,7 +122,6 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse what has arrived."""
         if self._is_refused or self.parser is None:
             return
-        self._unset_keepalive_if_required()
         self._piece = len(data)
         self._bytes += self._piece
         try:
@@ -129,56 +133,100 @@ class HttpProtocol(HttpToolsProtocol):
             self._check_progress()
 
     def on_message_begin(self) -> None:
-        """Note a new request."""
-        self._part = _Part.HEAD
+        """Note a new request; what uvicorn makes for it is made once it is known to need that."""
+        self._part = _HEAD
         self._bytes = self._piece
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
         if self._connection is None:
             self._look_at_certificate()
-        self.scope[CONNECTION_KEY] = self._connection  # type: ignore[typeddict-unknown-key] # ours
-        self.scope["extensions"] = self._connection.extensions  # type: ignore[union-attr] # just made
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a header; a trailer behind a chunked body is read over."""
-        if self._part is _Part.HEAD:
-            super().on_header(name, value)
+        if self._part is _HEAD:
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Start the request, unless its head breaks a rule."""
         if self._is_refused:
             return
         self._disarm()
-        size = self._head_size()
-        refusal = self._judge_head() if size <= self._limits.header_bytes else self._head_too_large()
-        self._part = _Part.BODY
-        # What has come of the body with the end of the head.
-        self._bytes = max(0, self._bytes - size)
+        refusal = self._judge_head()
+        self._part = _BODY
         self._content = 0
-        if refusal is not None:
-            self.refuse(refusal, started=False)
+        if refusal is None:
+            self._begin()
         else:
-            super().on_headers_complete()
+            self.refuse(refusal, started=False)
+
+    def _begin(self) -> None:
+        """Give the request to the application."""
+        url, headers = self.url, self.headers
+        super().on_message_begin()
+        self.url = url
+        # The scope has this list already.
+        self.headers += headers
+        self.expect_100_continue = self._expects_continue
+        self.scope[CONNECTION_KEY] = self._connection  # type: ignore[typeddict-unknown-key] # ours
+        self.scope["extensions"] = self._connection.extensions  # type: ignore[union-attr] # looked at before
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
+        if self._fits(len(body)):
+            super().on_body(body)
+
+    def _fits(self, size: int) -> bool:
+        """Count a piece of the body; return whether it may be taken."""
         if self._is_refused:
-            return
-        self._content += len(body)
+            return False
+        self._content += size
         if self._content > MAX_BODY_BYTES:
             self.refuse(_too_large())
-        else:
-            super().on_body(body)
+            return False
+        return True
 
     def on_message_complete(self) -> None:
         """Note the end of a request."""
         if self._is_refused:
             return
-        self._disarm()
-        self._part = _Part.NOTHING
+        self._note_end()
+        super().on_message_complete()
+
+    def _note_end(self) -> None:
+        if self._deadline is not None:
+            self._disarm()
+        self._part = _NOTHING
         # What has come of the next request with the end of this one.
         self._piece = min(self._piece, max(0, self._bytes - self._content))
         self._bytes = 0
-        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or begin to be idle."""
+        super().on_response_complete()
+        self._idle_since = self.loop.time()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close a connection that has been idle for long enough; a busy one gets a timer when it is idle."""
+        self.timeout_keep_alive_task = None
+        if not self._is_idle():
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _is_idle(self) -> bool:
+        answered = self.cycle is None or self.cycle.response_complete
+        return answered and self._part is _NOTHING and not self._is_refused
+
+    def _become_idle(self) -> None:
+        """Note that nothing is asked now. One timer serves many requests: it is early, and looks again."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            keep_alive = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = keep_alive
 
     def recheck(self, verifier: Verifier | None) -> bool:
         """Look again at who is connected; return whether the connection has to end. See `Connection`."""
@@ -221,24 +269,41 @@ class HttpProtocol(HttpToolsProtocol):
         """Whether the request at hand is the one whose answer is due, and none has begun."""
         if self.cycle is None or self.cycle.response_complete:
             return True
-        in_hand = started and self._part is _Part.BODY
+        in_hand = started and self._part is _BODY
         return in_hand and not self.pipeline and not self.cycle.response_started
 
     def _judge_head(self) -> RefusedError | None:
+        """Return why a complete head is refused, having told its bytes from those of the body."""
+        # In its usual form: no more spaces than it needs.
+        size = len(self.parser.get_method()) + len(self.url) + len(b"  HTTP/1.1\r\n\r\n")
+        size += 4 * len(self.headers)
+        hosts = length = 0
+        codings = []
+        self._expects_continue = False
+        for name, value in self.headers:
+            size += len(name) + len(value)
+            if name == b"host":
+                hosts += 1
+            elif name == b"content-length":
+                length = int(value)
+            elif name == b"transfer-encoding":
+                codings.append(value.strip().lower())
+            elif name == b"expect":
+                self._expects_continue = value.lower() == b"100-continue"
+        # What has come of the body with the end of the head.
+        self._bytes = max(0, self._bytes - size)
+        if size > self._limits.header_bytes:
+            return self._head_too_large()
+        if length > MAX_BODY_BYTES:
+            return _too_large()
+        return self._judge_form(hosts, codings)
+
+    def _judge_form(self, hosts: int, codings: list[bytes]) -> RefusedError | None:
         if self.parser.should_upgrade():
             return RefusedError("bad-request", "upgrades are not offered")
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             return RefusedError("bad-request", "only HTTP/1.1 is spoken here")
-        hosts = 0
-        codings = []
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"content-length" and int(value) > MAX_BODY_BYTES:
-                return _too_large()
-            elif name == b"transfer-encoding":
-                codings.append(value.strip().lower())
         # RFC 9112, 6.1: no other coding is understood here, and HTTP/1.0 has none.
         if codings and (codings != [b"chunked"] or version == "1.0"):
             return RefusedError("bad-request", "the only transfer coding is chunked, once, in HTTP/1.1")
@@ -246,11 +311,6 @@ class HttpProtocol(HttpToolsProtocol):
         if hosts != 1 and version == "1.1":
             return RefusedError("bad-request", "exactly one Host is needed")
         return None
-
-    def _head_size(self) -> int:
-        """Return the size of a complete head in its usual form: no more spaces than it needs."""
-        size = len(self.parser.get_method()) + len(self.url) + len(b"  HTTP/1.1\r\n\r\n")
-        return size + sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
 
     def _head_too_large(self) -> RefusedError:
         return RefusedError("headers-too-large", f"at most {self._limits.header_bytes} bytes")
@@ -260,23 +320,21 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         # The piece may have begun with the end of the request before.
-        if self._part is not _Part.BODY and self._bytes > self._limits.header_bytes + PIECE:
+        if self._part is not _BODY and self._bytes > self._limits.header_bytes + PIECE:
             self.refuse(self._head_too_large())
-        elif self._part is _Part.NOTHING:
-            answered = self.cycle is None or self.cycle.response_complete
-            if answered and self.timeout_keep_alive_task is None and not self.transport.is_closing():
-                keep_alive = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-                self.timeout_keep_alive_task = keep_alive
-        elif self._part is _Part.BODY and self._bytes >= _MAX_FRAMED_BYTES:
+        elif self._part is _NOTHING:
+            if self._is_idle():
+                self._become_idle()
+        elif self._part is _BODY and self._bytes >= _MAX_FRAMED_BYTES:
             self.refuse(_too_large())
         elif self._deadline is None:
-            head = self._part is _Part.HEAD
+            head = self._part is _HEAD
             seconds = self._limits.header_timeout if head else self._limits.body_timeout
             self._deadline = self.loop.call_later(seconds, self._time_out)
 
     def _time_out(self) -> None:
         self._deadline = None
-        if self._part is _Part.NOTHING:
+        if self._part is _NOTHING:
             # Nobody has asked anything yet.
             self.transport.abort()
         else:

@@ -23,6 +23,7 @@ from openclaw_exporter.receiver.keys import KeyRing
 from openclaw_exporter.receiver.listener import Listener
 from openclaw_exporter.receiver.liveness import Rules
 from openclaw_exporter.receiver.metrics import ReceiverMetrics
+from openclaw_exporter.receiver.publishing import Publishing
 from openclaw_exporter.receiver.pulse import Pulse
 from openclaw_exporter.receiver.rate import RateLimit
 from openclaw_exporter.receiver.safety import require_safe, store_path
@@ -133,8 +134,9 @@ class Service:
         )
         rate = RateLimit(limits.rate, limits.burst)
         intake = (OpenIntake if is_open else Intake)(settings, self._keys, rate, clock, self._shedding)
+        self._publishing = Publishing(intake, self.store, self._metrics)
         application = OpenApplication if is_open else Application
-        self._application = application(intake, self.store, self._keys, self._metrics)
+        self._application = application(self._publishing, self.store, self._keys)
         self._pulse = Pulse(self._tick, self._second)
         self._alarm = Alarm()
         self._crowded = False
@@ -186,6 +188,7 @@ class Service:
             trust=self._trust,
             refused=self._refused,
             turn_away=self._shedding.turn_away,
+            publishing=self._publishing,
         )
         self._listeners.append(listener)
         return listener

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, UpDownCounter, _Gauge
 
     from openclaw_exporter.telemetry.catalogue import Instrument, Kind
+    from openclaw_exporter.telemetry.tally import Tally
 
 Series: TypeAlias = tuple[float, Mapping[str, AttributeValue]]
 Source: TypeAlias = Callable[[], Iterable[Series]]
@@ -101,6 +102,17 @@ class Instruments:
             description=definition.description,
             explicit_bucket_boundaries_advisory=definition.bounds,
         )
+
+    def tally(self, name: str) -> Tally:
+        """Return the histogram as a `Tally`, for paths where the SDK's own costs too much.
+
+        Raises:
+            KeyError: The catalogue has no histogram of that name.
+        """
+        # The SDK comes in only where it is used: the client is embedded with the API alone.
+        from openclaw_exporter.telemetry.tally import tallies_of  # noqa: PLC0415
+
+        return tallies_of(self._meter).get(_definition(name, "histogram"))
 
     def observe(self, name: str, source: Source) -> None:
         """Export what the source yields at each collection; a series that it stops yielding disappears.

@@ -12,6 +12,7 @@ from opentelemetry.sdk.resources import Resource
 
 from openclaw_exporter import __version__
 from openclaw_exporter.telemetry.exposition import Exposition, MetricsServer
+from openclaw_exporter.telemetry.tally import tallies_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,6 +47,8 @@ class Telemetry:
         self._server = server
         self._ended = False
         self.meter: Meter = provider.get_meter(_SCOPE, __version__)
+        for reader in readers:
+            tallies_of(self.meter).feed(reader)
         self.prometheus_port = server.port if server else None
 
     @classmethod

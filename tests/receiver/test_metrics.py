@@ -15,10 +15,10 @@ from receiver.scene import problem, receiver_settings, running
 from receiver.test_store import beat
 from receiver.virtual import World, node_id
 
-from openclaw_exporter.receiver.application import Application
 from openclaw_exporter.receiver.census import take_census
 from openclaw_exporter.receiver.metrics import MAX_SERIES, MAX_VALUES, OTHER, ReceiverMetrics, folded
 from openclaw_exporter.receiver.process import observe_process
+from openclaw_exporter.receiver.publishing import Publishing
 from openclaw_exporter.receiver.pulse import Pulse
 from openclaw_exporter.receiver.refusals import SheddingError
 from openclaw_exporter.telemetry.instruments import Instruments
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from receiver.scene import Running
 
-    from openclaw_exporter.receiver.answers import Answer
     from support.pki import Pki
 
 names = st.integers(0, 60).map(str)
@@ -100,18 +99,19 @@ def test_silence_beyond_the_limit_is_the_longest_of_the_rest(pki: Pki, tmp_path:
         assert samples[f'{prefix}{{openclaw_node_region="other"}}'] <= min(samples.values())
 
 
+@pytest.mark.parametrize("route", ["hot", "application"])
 @pytest.mark.parametrize(
     ("fault", "expected"),
     [(RuntimeError("canary-3f00"), (500, "internal-error")), (SheddingError(), (503, "shedding"))],
 )
 def test_what_fails_inside_is_answered_and_counted(
-    scene: Running, monkeypatch: pytest.MonkeyPatch, fault: Exception, expected: tuple[int, str]
+    scene: Running, monkeypatch: pytest.MonkeyPatch, fault: Exception, expected: tuple[int, str], route: str
 ) -> None:
-    async def failing(*_: Any) -> Answer:
+    def failing(*_: Any) -> None:
         raise fault
 
-    monkeypatch.setattr(Application, "_publish", failing)
-    answer = scene.node().beat()
+    monkeypatch.setattr(Publishing, "publish", failing)
+    answer = scene.node().beat({"Connection": "close"} if route == "application" else {})
     assert problem(answer) == expected
     assert "canary" not in answer.text
     assert ("retry-after" in answer.headers) == (expected[0] == 503)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from openclaw_exporter.receiver.brake import Held
     from openclaw_exporter.receiver.census import Census
@@ -71,6 +72,19 @@ class Store(Protocol):
 
     def shed(self) -> None:
         """Note that a heartbeat or connection was turned away: such time is no listening time."""
+
+    def submit(self, arrival: Arrival, done: Callable[[Outcome | None], None]) -> None:
+        """Record an arrival.
+
+        Args:
+            arrival: What was let in.
+            done: Called once in the event loop, with the outcome when it is stored, or with None where the
+                store was lost meanwhile. It must be quick and must not raise.
+
+        Raises:
+            StoreUnavailableError: The store cannot be reached; nothing is recorded.
+            SheddingError: There is no room.
+        """
 
     def record(self, arrival: Arrival) -> asyncio.Future[Outcome]:
         """Record an arrival. The future is done when the outcome is stored.

@@ -15,14 +15,16 @@ import logging
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.errors import StateError, StoreUnavailableError
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.census import Census, take_census
 from openclaw_exporter.receiver.listening import ListeningClock
-from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS
+from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS, Outcome
 from openclaw_exporter.receiver.order import Order
 from openclaw_exporter.receiver.query import select, view
 from openclaw_exporter.receiver.refusals import SheddingError
@@ -30,13 +32,13 @@ from openclaw_exporter.receiver.registry import Registry, Stored
 from openclaw_exporter.receiver.store.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable
     from typing import TypeVar
 
     from openclaw_exporter.receiver.brake import Held
     from openclaw_exporter.receiver.clock import Clock
     from openclaw_exporter.receiver.listening import Moment
-    from openclaw_exporter.receiver.liveness import Arrival, Outcome, Rules
+    from openclaw_exporter.receiver.liveness import Arrival, Rules
     from openclaw_exporter.receiver.query import NodeView, Query
     from openclaw_exporter.receiver.registry import KeyRow, Plan
     from openclaw_exporter.receiver.store import Observer, Page
@@ -54,6 +56,8 @@ _STALLED_AFTER: Final = 5.0
 _PROBE_EVERY: Final = 1.0
 _SHED_FOR: Final = 1.0
 _CENSUS_LIFE: Final = 1.0
+
+_Done = Callable[[Outcome | None], None]
 
 _NOTHING: Final = Stored({}, {})
 _FAILURES: Final = (sqlite3.Error, OSError, StateError)
@@ -89,8 +93,8 @@ class EmbeddedStore:
         self._observer = observer
         self._max_waiting = max_waiting
         self._turn_away = turn_away
-        self._waiting: list[tuple[Arrival, Moment, asyncio.Future[Outcome]]] = []
-        self._under_way: list[asyncio.Future[Outcome]] = []
+        self._waiting: list[tuple[Arrival, Moment, _Done]] = []
+        self._under_way: list[_Done] = []
         self._episodes = Episodes(_logger)
         self._available = False
         self._closing = False
@@ -161,16 +165,20 @@ class EmbeddedStore:
         self._registry.listening.deafen("shedding")
 
     def record(self, arrival: Arrival) -> asyncio.Future[Outcome]:
-        """Queue an arrival for the next commit; see `Store.record`."""
+        """Record an arrival; see `Store.record`."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.submit(arrival, partial(_settle, future))
+        return future
+
+    def submit(self, arrival: Arrival, done: Callable[[Outcome | None], None]) -> None:
+        """Queue an arrival for the next commit; see `Store.submit`."""
         if self._closing or not self.available:
             raise _unavailable()
         if len(self._waiting) >= self._max_waiting:
             self.shed()
             raise SheddingError(retry_after=self._turn_away())
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._waiting.append((arrival, self._registry.listening.read(), future))
+        self._waiting.append((arrival, self._registry.listening.read(), done))
         self._wake.set()
-        return future
 
     async def node(self, node_id: str) -> NodeView | None:
         """Return one node, or None."""
@@ -234,7 +242,7 @@ class EmbeddedStore:
     async def _batch(self, *, last: bool = False) -> bool:
         """Record what waits and let time pass; return whether more nodes have come due than fitted."""
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-        self._under_way = [future for _, _, future in batch]
+        self._under_way = [done for _, _, done in batch]
         outcomes: list[Outcome] | None = None
         plan: Plan | None = None
         try:
@@ -245,7 +253,6 @@ class EmbeddedStore:
                     outcomes = plan.outcomes
         finally:
             _answer(self._under_way, outcomes)
-            self._under_way = []
         return plan is not None and plan.more
 
     async def _lookup(self, arrivals: list[Arrival]) -> Stored | None:
@@ -307,7 +314,7 @@ class EmbeddedStore:
         self._probed_at = self._clock.elapsed()
         self._episodes.begin("store", cause, message, level=logging.ERROR)
         waiting, self._waiting = self._waiting, []
-        _answer([future for _, _, future in waiting], None)
+        _answer([done for _, _, done in waiting], None)
 
     async def _probe(self) -> None:
         if self._clock.elapsed() - self._probed_at < _PROBE_EVERY:
@@ -324,15 +331,28 @@ class EmbeddedStore:
         self._episodes.end("store", f"{self._database.path}: the registry can be stored again")
 
 
-def _answer(futures: list[asyncio.Future[Outcome]], outcomes: list[Outcome] | None) -> None:
-    if outcomes is None:
-        for future in futures:
-            if not future.done():
-                future.set_exception(_unavailable())
+def _answer(waiting: list[_Done], outcomes: list[Outcome] | None) -> None:
+    """Answer all of those that wait, once: the list is empty then."""
+    if not waiting:
         return
-    for future, outcome in zip(futures, outcomes, strict=True):
-        if not future.done():
-            future.set_result(outcome)
+    answered = waiting.copy()
+    waiting.clear()
+    given: Iterable[Outcome | None] = repeat(None, len(answered)) if outcomes is None else outcomes
+    for done, outcome in zip(answered, given, strict=True):
+        try:
+            done(outcome)
+        except Exception:
+            # Whoever fails to take an answer must not keep the others from theirs.
+            _logger.exception("an answer could not be given")
+
+
+def _settle(future: asyncio.Future[Outcome], outcome: Outcome | None) -> None:
+    if future.done():
+        return
+    if outcome is None:
+        future.set_exception(_unavailable())
+    else:
+        future.set_result(outcome)
 
 
 def _unavailable() -> StoreUnavailableError:

@@ -1,0 +1,71 @@
+"""The one place where a heartbeat is decided, whichever way it came: from request to outcome to answer.
+
+The ASGI application and the hot route (`hot.py`) both go through here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from openclaw_exporter.receiver.refusals import RefusedError
+from openclaw_exporter.wire.answers import Recorded, encode_recorded
+from openclaw_exporter.wire.timestamps import format_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from openclaw_exporter.receiver.connection import Connection
+    from openclaw_exporter.receiver.intake import Intake
+    from openclaw_exporter.receiver.liveness import Outcome
+    from openclaw_exporter.receiver.metrics import ReceiverMetrics
+    from openclaw_exporter.receiver.store import Store
+
+AVAILABILITY: Final = "/openclaw/availability"
+
+
+class Publishing:
+    """Takes heartbeats in.
+
+    Args:
+        intake: Admits them.
+        store: Records them.
+        metrics: Counts.
+    """
+
+    def __init__(self, intake: Intake, store: Store, metrics: ReceiverMetrics) -> None:
+        self._intake = intake
+        self._store = store
+        self.metrics = metrics
+
+    def publish(
+        self,
+        connection: Connection,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        done: Callable[[Outcome | None], None],
+    ) -> None:
+        """Admit a heartbeat and record it.
+
+        Args:
+            connection: Where it came in.
+            headers: All header fields, names in lower case.
+            body: The body, within its limit.
+            done: Called with the outcome once it is stored; with None where the store was lost.
+
+        Raises:
+            WireError: It is refused. `token-key-unknown` may be cured by fetching the key set again.
+            StoreUnavailableError: The store or the key set cannot be reached.
+        """
+        self._store.submit(self._intake.admit(connection, headers, body), done)
+
+    def answer(self, outcome: Outcome) -> bytes:
+        """Count an outcome and return the body that answers it, JSON.
+
+        Raises:
+            RefusedError: It is a conflict.
+        """
+        kind = outcome.kind
+        if kind == "key-conflict" or kind == "epoch-conflict":  # noqa: PLR1714 - mypy follows this form
+            raise RefusedError(kind, epoch=outcome.epoch)
+        self.metrics.received(kind)
+        return encode_recorded(Recorded(kind, format_ms(outcome.expires_ms), outcome.interval))
