@@ -1,7 +1,8 @@
 """Logging: text for people on a terminal, JSON lines elsewhere, and each cause once.
 
 A condition that lasts (a receiver that is away, a collector that fails) is an *episode*: it is logged
-when it begins, when its cause changes and when it ends, and not every minute in between.
+when it begins, when another cause joins and when it ends, and not every minute in between: causes that take
+turns are one line each.
 """
 
 from __future__ import annotations
@@ -70,15 +71,18 @@ def set_up_logging(
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+MAX_CAUSES: Final = 16
+"""Causes that are told of one episode; what comes after them is more of the same."""
+
+
 @dataclass(slots=True)
 class _Episode:
-    cause: str
+    causes: set[str]
     since: float
-    count: int = 1
 
 
 class Episodes:
-    """Logs each lasting condition when it begins, when its cause changes, and when it ends.
+    """Logs each lasting condition when it begins, each further cause once, and when it ends.
 
     Safe to use from several threads. Texts must hold no token, key or heartbeat.
 
@@ -96,18 +100,16 @@ class Episodes:
         self._lock = threading.Lock()
 
     def begin(self, condition: str, cause: str, message: str, *, level: int = logging.WARNING) -> bool:
-        """Note that a condition holds; log it unless it is known with this cause.
+        """Note that a condition holds; log it unless this cause, or `MAX_CAUSES` others, are known.
 
         Returns:
             True where a line was logged.
         """
         with self._lock:
-            known = self._open.get(condition)
-            if known is not None and known.cause == cause:
-                known.count += 1
+            known = self._open.setdefault(condition, _Episode(set(), time.monotonic()))
+            if cause in known.causes or len(known.causes) >= MAX_CAUSES:
                 return False
-            since = known.since if known else time.monotonic()
-            self._open[condition] = _Episode(cause, since)
+            known.causes.add(cause)
         self._logger.log(level, "%s", message, extra={"condition": condition, "cause": cause})
         return True
 

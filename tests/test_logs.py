@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from openclaw_exporter.logs import Episodes, JsonFormatter, TextFormatter, set_up_logging
+from openclaw_exporter.logs import MAX_CAUSES, Episodes, JsonFormatter, TextFormatter, set_up_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,11 +57,15 @@ def test_a_foreign_logger_keeps_its_name() -> None:
     assert TextFormatter().format(record).endswith("INFO    uvicorn.error: started")
 
 
-def test_an_episode_is_logged_when_it_begins_changes_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_episode_is_logged_when_it_begins_with_each_further_cause_and_when_it_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.INFO)
     episodes = Episodes(logging.getLogger("episode"))
     logged = [
         episodes.begin("publish", "timeout", "no answer"),
+        episodes.begin("publish", "timeout", "no answer"),
+        episodes.begin("publish", "refused", "connection refused"),
         episodes.begin("publish", "timeout", "no answer"),
         episodes.begin("publish", "refused", "connection refused"),
         episodes.holds("publish"),
@@ -69,12 +73,25 @@ def test_an_episode_is_logged_when_it_begins_changes_and_ends(caplog: pytest.Log
         episodes.end("publish", "publishing again"),
         episodes.holds("publish"),
     ]
-    assert logged == [True, False, True, True, True, False, False]
+    assert logged == [True, False, True, False, False, True, True, False, False]
     assert [record.message for record in caplog.records] == [
         "no answer",
         "connection refused",
         "publishing again (after 0 s)",
     ]
+
+
+def test_an_ended_episode_begins_anew(caplog: pytest.LogCaptureFixture) -> None:
+    episodes = Episodes(logging.getLogger("episode"))
+    assert episodes.begin("publish", "timeout", "no answer")
+    episodes.end("publish", "publishing again")
+    assert episodes.begin("publish", "timeout", "no answer")
+
+
+def test_causes_without_end_are_no_lines_without_end(caplog: pytest.LogCaptureFixture) -> None:
+    episodes = Episodes(logging.getLogger("episode"))
+    logged = [episodes.begin("publish", str(number), "odd") for number in range(3 * MAX_CAUSES)]
+    assert sum(logged) == len(caplog.records) == MAX_CAUSES
 
 
 def test_two_conditions_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:

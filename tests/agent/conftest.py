@@ -54,11 +54,11 @@ def receiver(pki: Pki) -> Iterator[StubReceiver]:
 
 @pytest.fixture
 def config(pki: Pki, receiver: StubReceiver, tmp_path: Path) -> AgentConfig:
-    """A node that publishes to `receiver`, collects every 0.2 s, and has no plugin of the bundled ones."""
+    """A node that publishes to `receiver`, collects every second, and has no plugin of the bundled ones."""
     node_id = str(uuid4())
     files = pki.node(node_id)
     return AgentConfig(
-        collection=CollectionSettings(interval=0.2, deadline=0.2, first_results=5.0),
+        collection=CollectionSettings(interval=1.0, deadline=1.0, first_results=10.0),
         client=ClientSettings(
             endpoint=receiver.url,
             hostname="chimera-01.test",

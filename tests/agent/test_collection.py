@@ -42,7 +42,7 @@ def loaded(
     collect: Callable[[], Iterable[Any]],
     *,
     interval: float = 0.1,
-    deadline: float = 0.1,
+    deadline: float = 60.0,
     budget: int = 50,
 ) -> LoadedCollector:
     return LoadedCollector("test", name, Scripted(collect), interval, deadline, "thread", budget, {})
@@ -68,12 +68,12 @@ def running() -> Iterator[Running]:
     running = Running()
     yield running
     running.collection.cancel()
-    assert running.collection.join(5) == ()
+    assert running.collection.join(30) == ()
 
 
 def test_a_good_collector(running: Running) -> None:
     running.collection.replace([loaded("good", lambda: [Uptime(time.monotonic()), Capacity("workers", 3)])])
-    assert running.collection.wait_for_first(5)
+    assert running.collection.wait_for_first(30)
     first = running.board.read()
     assert first.capacity == {"workers": 3}
     wait_until(lambda: running.board.read().uptime != first.uptime)
@@ -96,7 +96,7 @@ def test_a_hung_one_is_given_up_at_its_deadline_and_skipped_until_it_ends(
             go_on.wait(30)
         return [QueueDepth("tasks", 7)]
 
-    hanging = loaded("hanging", collect, interval=0.1, deadline=0.1)
+    hanging = loaded("hanging", collect, interval=0.1, deadline=1.0)
     other = loaded("other", lambda: [Uptime(time.monotonic())])
     running.collection.replace([hanging, other])
     wait_until(lambda: running.board.read().queues)
@@ -117,7 +117,7 @@ def test_a_hung_one_is_given_up_at_its_deadline_and_skipped_until_it_ends(
     assert running.board.read().queues["tasks"].depth == 7
     wait_until(lambda: "collects again" in log.getvalue())
     failed = [line for line in log.getvalue().splitlines() if "hanging failed" in line]
-    assert failed == ["collector test/hanging failed: did not end within its deadline of 0.1 s"]
+    assert failed == ["collector test/hanging failed: did not end within its deadline of 1 s"]
 
 
 def test_what_a_late_run_yields_is_thrown_away(running: Running) -> None:
@@ -132,7 +132,7 @@ def test_what_a_late_run_yields_is_thrown_away(running: Running) -> None:
     running.collection.replace([loaded("late", collect, interval=60, deadline=0.05)])
     wait_until(lambda: running.state("late").error_type == "deadline")
     release.set()
-    assert ended.wait(5)
+    assert ended.wait(30)
     wait_until(lambda: not running.collection.running)
     assert running.board.read().capacity == {}
     assert not running.state("late").healthy
@@ -243,12 +243,12 @@ def test_replacing_keeps_what_is_unchanged_and_ends_what_is_gone(running: Runnin
     kept = loaded("kept", lambda: [Uptime(1.0)])
     gone = loaded("gone", lambda: [Capacity("workers", 1)])
     running.collection.replace([kept, gone])
-    assert running.collection.wait_for_first(5)
+    assert running.collection.wait_for_first(30)
     runs = kept.collector.runs  # type: ignore[attr-defined]
     fresh = loaded("fresh", lambda: [QueueDepth("tasks", 1)])
     running.collection.replace([kept, fresh])
     assert running.board.read().capacity == {}
-    assert gone.collector.closed.wait(5)  # type: ignore[attr-defined]
+    assert gone.collector.closed.wait(30)  # type: ignore[attr-defined]
     assert not kept.collector.closed.is_set()  # type: ignore[attr-defined]
     wait_until(lambda: running.board.read().queues)
     wait_until(lambda: kept.collector.runs > runs)  # type: ignore[attr-defined]
@@ -259,7 +259,7 @@ def test_replacing_keeps_what_is_unchanged_and_ends_what_is_gone(running: Runnin
 
 def test_second_runs_are_spread_over_the_interval(running: Running) -> None:
     running.collection.replace([loaded(name, lambda: [Uptime(1.0)], interval=60) for name in "abcd"])
-    assert running.collection.wait_for_first(5)
+    assert running.collection.wait_for_first(30)
     due = [worker._due for worker in running.collection._workers.values()]
     assert [round(time - due[0], 6) for time in due] == [0.0, 15.0, 30.0, 45.0]
 
@@ -279,7 +279,7 @@ def test_the_end_waits_for_no_collector() -> None:
     running.collection.cancel()
     assert running.collection.join(0.05) == (hung,)
     release.set()
-    assert running.collection.join(5) == ()
+    assert running.collection.join(30) == ()
     assert running.board.read().collectors[0].error_type is None
     running.collection.replace([])
     assert running.collection.loaded == (hung,)
@@ -292,9 +292,12 @@ def test_a_fault_of_our_own_ends_no_thread(
         raise ArithmeticError("of our own")
 
     running.collection.replace(
-        [loaded("good", lambda: [Uptime(time.monotonic())]), loaded("late", lambda: [time.sleep(0.3)])]
+        [
+            loaded("good", lambda: [Uptime(time.monotonic())]),
+            loaded("late", lambda: [time.sleep(0.3)], deadline=0.1),
+        ]
     )
-    assert running.collection.wait_for_first(5)
+    assert running.collection.wait_for_first(30)
     monkeypatch.setattr(running.board, "put", fail)
     wait_until(lambda: "its result could not be taken (ArithmeticError" in log.getvalue())
     wait_until(lambda: "late could not be attended to (ArithmeticError" in log.getvalue())
@@ -312,7 +315,7 @@ def test_a_close_that_raises_costs_one_line(running: Running, log: io.StringIO) 
 
     item.collector.close = close  # type: ignore[attr-defined]
     running.collection.replace([item])
-    assert running.collection.wait_for_first(5)
+    assert running.collection.wait_for_first(30)
     running.collection.replace([])
     wait_until(lambda: "RuntimeError: cannot close" in log.getvalue())
 
@@ -339,4 +342,4 @@ def test_one_whose_close_does_not_end_is_among_those_left_behind(running: Runnin
     running.collection.cancel()
     assert running.collection.join(0.5) == (closing,)
     go_on.set()
-    assert running.collection.join(5.0) == ()
+    assert running.collection.join(30) == ()

@@ -461,7 +461,7 @@ def test_the_pause_after_a_failure_is_counted_but_is_no_news(factory: Factory, l
     def errors() -> Mapping[str, int]:
         return board.read().collectors[0].errors
 
-    wait_until(lambda: errors().get("exited", 0) >= 2, timeout=30, what="two deaths")
+    wait_until(lambda: errors().get("exited", 0) >= 2, what="two deaths")
     wait_until(lambda: errors().get("restarting"), what="a pause")
     collection.cancel()
     collection.join(5.0)

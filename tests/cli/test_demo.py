@@ -132,7 +132,7 @@ def test_a_person_gets_addresses_that_work_and_queues_that_move(
         return len(depths) > 2
 
     try:
-        wait_until(moved, timeout=30, what="the queues to move")
+        wait_until(moved, what="the queues to move")
     finally:
         demo.process.send_signal(signal.SIGINT)
     code, out, err = demo.end()

@@ -59,7 +59,7 @@ class Service:
 
     def wait_for(self, text: str) -> None:
         """Wait until the log holds a text."""
-        wait_until(lambda: text in self.log, timeout=20, what=f"{text!r} in the log:\n{self.log}")
+        wait_until(lambda: text in self.log, what=f"{text!r} in the log:\n{self.log}")
 
     def __enter__(self) -> Self:
         return self

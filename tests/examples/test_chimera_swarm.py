@@ -112,7 +112,7 @@ class Scene:
             return bool(last[0]) and seen(last[0])
 
         try:
-            wait_until(look, timeout=30, what=what)
+            wait_until(look, what=what)
         except AssertionError:
             pytest.fail(f"{what} did not show; last heartbeat: {last}\n{self.agent.text()[-2000:]}")
 

@@ -57,7 +57,7 @@ class Scene:
             *("--store", f"sqlite:///{self.directory / 'registry.sqlite'}", *flags),
         )
         command = self._start(arguments, {"OPENCLAW_RECEIVER_ADMIN_ENABLED": "false"} | environ)
-        wait_until(lambda: "receiving heartbeats at" in command.text(), timeout=20, what="the receiver")
+        wait_until(lambda: "receiving heartbeats at" in command.text(), what="the receiver")
         return command
 
     def agent(self, *flags: str, **environ: str) -> Command:
@@ -109,7 +109,7 @@ def test_a_node_is_seen_without_any_credential(
 ) -> None:
     receiver = scene.receiver(*flags, **receiving)
     agent = scene.agent(*flags, **publishing)
-    (found,) = wait_until(scene.nodes, timeout=20, what=f"the node:\n{agent.text()}")
+    (found,) = wait_until(scene.nodes, what=f"the node:\n{agent.text()}")
     assert (found["node_id"], found["state"]) == (NODE, "up")
     assert found["heartbeat"]["capacity"]["workers"] == 6
     assert agent.stop() == 0
@@ -125,7 +125,7 @@ def test_every_start_says_so_and_the_registry_stays(scene: Scene) -> None:
     for _ in range(2):
         receiver = scene.receiver("--insecure-dev")
         agent = scene.agent("--insecure-dev")
-        wait_until(lambda: scene.nodes("--state", "up"), timeout=20, what="the node")
+        wait_until(lambda: scene.nodes("--state", "up"), what="the node")
         for command, warning in ((agent, AGENT_WARNING), (receiver, RECEIVER_WARNING)):
             assert command.stop() == 0
             (line,) = (line for line in command.text().splitlines() if warning in line)
@@ -140,7 +140,7 @@ def test_a_configuration_file_says_it_for_all_three(scene: Scene, tmp_path: Path
     assert run("check-config", str(file)).returncode == 0
     scene.receiver("--config", str(file))
     scene.agent("--config", str(file))
-    wait_until(scene.nodes, timeout=20, what="the node")
+    wait_until(scene.nodes, what="the node")
     result = run("nodes", "--config", str(file))
     assert (result.returncode, NODE in result.stdout) == (0, True), result.stderr
 
@@ -218,4 +218,4 @@ def test_localhost_is_this_machine(scene: Scene) -> None:
     scene.endpoint = scene.endpoint.replace("127.0.0.1", "localhost")
     scene.receiver("--insecure-dev", "--host", "localhost")
     agent = scene.agent("--insecure-dev")
-    wait_until(scene.nodes, timeout=20, what=f"the node:\n{agent.text()}")
+    wait_until(scene.nodes, what=f"the node:\n{agent.text()}")

@@ -90,7 +90,7 @@ def test_a_killed_master_is_unknown_until_the_sentinel_has_another(sentinels: Re
         except ConnectionError:
             return {}
 
-    assert wait_until(again, timeout=30, what="the promoted replica") == {"worker": 2}
+    assert wait_until(again, what="the promoted replica") == {"worker": 2}
     queues.close()
 
 
@@ -176,7 +176,7 @@ def test_a_master_that_is_away_costs_its_own_keys_and_comes_back(cluster: RedisC
         assert "pattern 'p:*'" in errors[1]
     home(cluster, there).start()
     back = ({"worker": 0, "judge": 0, "planner": 0}, [])
-    wait_until(lambda: partial(queues) == back, timeout=30, what="the master")
+    wait_until(lambda: partial(queues) == back, what="the master")
     queues.close()
 
 

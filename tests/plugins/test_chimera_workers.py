@@ -92,7 +92,7 @@ class Crew:
                 self._bench.client.xadd("s", {"n": 1})
             return capacity(self.queues) == {"workers": workers, "available_slots": slots}
 
-        wait_until(look, timeout=20, what=f"{workers} workers, {slots} slots, not {capacity(self.queues)}")
+        wait_until(look, what=f"{workers} workers, {slots} slots, not {capacity(self.queues)}")
 
 
 def test_consumers_are_workers_and_those_with_pending_entries_are_busy(bench: Bench) -> None:

@@ -98,7 +98,7 @@ def partial(queues: Queues) -> tuple[dict[str, int], list[str]]:
 
 def become(queues: Queues, expected: dict[str, int]) -> None:
     """Wait for the figures, which the management API brings up to date from time to time."""
-    wait_until(lambda: partial(queues) == (expected, []), timeout=30, what=f"{expected}")
+    wait_until(lambda: partial(queues) == (expected, []), what=f"{expected}")
     checked = Guard().check(queues.collect())
     assert checked.rejected == ()
 
@@ -165,7 +165,7 @@ def test_a_stream_is_no_backlog(bench: Bench) -> None:
     bench.declare("log", **{"x-queue-type": "stream"})
     bench.declare("log.beside")
     queues = bench.queues(queues={"bad": ["log"], "good": ["log.beside"]})
-    wait_until(lambda: partial(queues)[0], timeout=30, what="the first figures")
+    wait_until(lambda: partial(queues)[0], what="the first figures")
     known, (error,) = partial(queues)
     assert known == {"good": 0}
     assert error == "topic 'bad': 'log' is a stream, which keeps what was read: its length is no backlog"
@@ -195,7 +195,7 @@ def test_it_passes_the_conformance_kit(bench: Bench, url: str) -> None:
 def test_a_missing_queue_costs_its_own_topic_and_the_remedy_is_named(bench: Bench, url: str) -> None:
     bench.declare("there")
     queues = bench.queues(url=url, queues={"worker": ["there"], "judge": ["missing"], "more": ["missing2"]})
-    wait_until(lambda: partial(queues)[0] == {"worker": 0}, timeout=30, what="the first figures")
+    wait_until(lambda: partial(queues)[0] == {"worker": 0}, what="the first figures")
     known, errors = partial(queues)
     assert known == {"worker": 0}
     assert errors == [
@@ -275,7 +275,7 @@ def test_unacknowledged_messages_consumers_and_busy_workers(bench: Bench) -> Non
     table: dict[str, Any] = {"queues": {"worker": ["un.tasks", "un.idle"]}, "workers_from": "worker"}
     both = bench.queues(**table, count_unacknowledged=True)
     become(both, {"worker": 5})
-    wait_until(lambda: Capacity("workers", 3) in both.collect(), timeout=30, what="three consumers")
+    wait_until(lambda: Capacity("workers", 3) in both.collect(), what="three consumers")
     assert Capacity("available_slots", 1) in both.collect()
     become(bench.queues(**table), {"worker": 3})
     # AMQP does not tell which messages are unacknowledged, so nobody counts as busy.
@@ -301,7 +301,7 @@ def test_the_oldest_message_has_an_age_where_its_publisher_dated_it(bench: Bench
     def ages() -> dict[str, float | None]:
         return {o.topic: o.oldest_age for o in queues.collect() if isinstance(o, QueueDepth)}
 
-    wait_until(lambda: ages()["dated"], timeout=30, what="the oldest message's time")
+    wait_until(lambda: ages()["dated"], what="the oldest message's time")
     assert ages() == {"dated": pytest.approx(500, abs=60), "both": None, "future": None}
 
 

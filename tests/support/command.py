@@ -45,7 +45,7 @@ class Command:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, *, timeout: float = 15) -> int:
+    def stop(self, *, timeout: float = 60) -> int:
         """Send SIGTERM and return the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
@@ -105,7 +105,7 @@ port = {self.admin_port}
         """The API's base URL."""
         return f"https://localhost:{self.port}"
 
-    def ready(self, *, timeout: float = 20) -> None:
+    def ready(self, *, timeout: float = 60) -> None:
         """Wait until `/readyz` says yes."""
         wait_until(self._is_ready, timeout=timeout, what=f"readiness of the receiver ({self.log})")
 

@@ -70,7 +70,7 @@ class PostgresServer:
         }
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         self._process = self._popen("postgres", "-D", "base", *options)
-        wait_until(self._answers, timeout=30, what=f"PostgreSQL ({self.directory})")
+        wait_until(self._answers, what=f"PostgreSQL ({self.directory})")
 
     def stop(self) -> None:
         """Shut the server down, if it runs; sessions are ended."""

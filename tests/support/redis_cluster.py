@@ -38,7 +38,7 @@ class RedisCluster:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", low, high)
             first.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
         for client in (first, *others):
-            wait_until(lambda client=client: _is_well(client), timeout=20, what="the cluster")
+            wait_until(lambda client=client: _is_well(client), what="the cluster")
             client.close()
 
     def stop(self) -> None:
@@ -96,7 +96,7 @@ sentinel failover-timeout {self.service} 2000
         with self.client(self.replica) as client:
             wait_until(lambda: client.info("replication")["master_link_status"] == "up", what="the replica")
         self.sentinel.start()
-        wait_until(lambda: self._state().get("num-slaves") == 1, timeout=20, what="the Sentinel's replica")
+        wait_until(lambda: self._state().get("num-slaves") == 1, what="the Sentinel's replica")
 
     def stop(self) -> None:
         """Kill all three."""
@@ -111,7 +111,7 @@ sentinel failover-timeout {self.service} 2000
         """Let the Sentinel promote the other one, while both run."""
         before = self._state()["port"]
         wait_until(self._begins_to_fail_over, what="a replica that the Sentinel thinks well of")
-        wait_until(lambda: self._state()["port"] != before, timeout=30, what="the failover")
+        wait_until(lambda: self._state()["port"] != before, what="the failover")
 
     def promoted(self) -> bool:
         """Whether the replica is the master now."""
