@@ -10,7 +10,7 @@ ARGS ?=
 WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check format docs bench bench-receiver dist clean
+.PHONY: help demo test soak check format docs dashboards bench bench-receiver dist clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ format: $(VENV)/.dev ## mend what ruff can mend
 
 docs: $(VENV)/.run ## regenerate the generated pages of docs/
 	$(BIN)/python docs/generate.py
+
+dashboards: $(VENV)/.test ## regenerate dashboards/*.json
+	$(BIN)/python -m dashboards
 
 bench: $(VENV)/.run ## CPU per operation, with ratios against named peers (medians of three or more)
 	@set -e; for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
