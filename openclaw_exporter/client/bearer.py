@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from openclaw_exporter.client.credentials import Validity
 from openclaw_exporter.client.files import WatchedFiles
 from openclaw_exporter.errors import CredentialError, TokenError
+from openclaw_exporter.wire.signatures import sign
 from openclaw_exporter.wire.tokens import Minter, SigningKey
 from openclaw_exporter.wire.tokens.compact import parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from openclaw_exporter.client.clock import Clock
@@ -35,6 +36,10 @@ class Bearer(Protocol):
 
     def token(self, thumbprint: str) -> str:
         """Return a token for a connection with this certificate; empty where none is sent."""
+        ...
+
+    def sign(self, fields: Mapping[str, str], *, path: str, body: bytes) -> Mapping[str, str]:
+        """Return the fields that sign a request with the token's key; none where requests are not signed."""
         ...
 
     def renew(self, offset: float) -> None:
@@ -69,6 +74,10 @@ class NoBearer:
     def token(self, thumbprint: str) -> str:  # noqa: ARG002 - there is no certificate either
         """Return nothing."""
         return ""
+
+    def sign(self, fields: Mapping[str, str], *, path: str, body: bytes) -> Mapping[str, str]:  # noqa: ARG002 - there is no key
+        """Return nothing."""
+        return {}
 
     def renew(self, offset: float) -> None:
         """There is nothing to renew."""
@@ -107,6 +116,13 @@ class MintedBearer:
             self.validity = Validity(self._token.issued_at, self._token.expires_at)
         return self._token.text
 
+    def sign(self, fields: Mapping[str, str], *, path: str, body: bytes) -> Mapping[str, str]:
+        """Return the fields that sign a publish request now, by the receiver's clock."""
+        if not self._settings.sign_requests:
+            return {}
+        created = int(self._clock.wall() + self._offset)
+        return sign(fields, method="POST", path=path, body=body, key=self._minter.key, created=created)
+
     def renew(self, offset: float) -> None:
         """Mint anew next time, by the receiver's clock."""
         self._offset = offset
@@ -134,6 +150,10 @@ class ExternalBearer:
         if fresh is not None:
             self._text = fresh
         return self._text
+
+    def sign(self, fields: Mapping[str, str], *, path: str, body: bytes) -> Mapping[str, str]:  # noqa: ARG002 - its key is its issuer's
+        """Return nothing."""
+        return {}
 
     def renew(self, offset: float) -> None:  # noqa: ARG002 - its times are its issuer's
         """Read the file again next time, changed or not."""

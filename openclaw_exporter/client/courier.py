@@ -160,6 +160,8 @@ class Courier:
             headers.SEQUENCE: outgoing.sequence,
             **extra,
         }
+        # With every attempt anew: a signature is good for minutes, a buffered heartbeat for days.
+        sent |= self._bearer.sign(sent, path=self._url.target.decode(), body=outgoing.body)
         waits = {"connect": settings.connect_timeout, "pool": settings.connect_timeout}
         waits |= {"read": settings.timeout, "write": settings.timeout}
         fields = [(name.encode(), value.encode()) for name, value in sent.items()]

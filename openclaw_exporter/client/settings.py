@@ -56,6 +56,7 @@ class TokenSettings:
         audience: `aud` of minted tokens: exactly what the receiver expects. Needed for `minted`.
         lifetime: Life of a minted token in seconds; it is renewed at 80 % of it.
         file: File that holds the token. Needed for `external`.
+        sign_requests: Whether each request is signed with the same key (RFC 9421). For `minted` only.
     """
 
     profile: Literal["minted", "external"] = "minted"
@@ -66,6 +67,7 @@ class TokenSettings:
     audience: str = ""
     lifetime: Annotated[int, Meta(ge=30, le=600)] = 600
     file: Path | None = None
+    sign_requests: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +236,11 @@ def _file_problems(settings: ClientSettings) -> list[_Problem]:
             ("token.audience", token.audience, "the audience that the receiver expects"),
         ]
     reason = f"is needed with the token profile {token.profile!r}"
-    return [
+    signs = token.sign_requests and token.profile == "external"
+    unable = [
+        ("token.sign_requests", "needs the token's key, which is not this node's", "false, or minted tokens")
+    ]
+    return (unable if signs else []) + [
         (name, reason if name.startswith("token.") else "is needed for mutual TLS", allowed)
         for name, value, allowed in needed
         if not value

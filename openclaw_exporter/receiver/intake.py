@@ -13,6 +13,7 @@ from openclaw_exporter.errors import FieldProblem, FieldsError, StoreUnavailable
 from openclaw_exporter.receiver.connection import Verdict
 from openclaw_exporter.receiver.liveness import Arrival
 from openclaw_exporter.receiver.refusals import RefusedError
+from openclaw_exporter.receiver.signatures import Signatures
 from openclaw_exporter.wire.certificates import check_publisher
 from openclaw_exporter.wire.headers import (
     INTERVAL,
@@ -80,6 +81,8 @@ class Intake:
         self._max_interval = settings.max_interval
         self._leeway = settings.tokens.leeway
         self._subjects = {issuer.issuer: issuer.subjects for issuer in settings.tokens.issuers}
+        # Most receivers have none, and pay nothing for it.
+        self._signatures = None if settings.tokens.signatures == "off" else Signatures(settings.tokens)
         self._keys = keys
         self._rate = rate
         self._clock = clock
@@ -107,6 +110,9 @@ class Intake:
         subject = self._subject(speaker, peer, fields.get(AUTHORIZATION), now_ms / 1000)
         # Before the body: one that is refused has cost its sender a beat as well.
         self._limit(peer.identity.name)
+        if self._signatures is not None:
+            token = _bearer(fields.get(AUTHORIZATION))
+            self._signatures.check(headers, body, token=token, verdict=speaker.verdict, now=now_ms / 1000)
         heartbeat = decode(body)
         check_publisher(peer, subject=subject, node_id=heartbeat.node_id)
         return self._accept(heartbeat, fields, now_ms)

@@ -133,6 +133,11 @@ def _tokens(tokens: TokenSettings) -> Iterator[ConfigProblem]:
         if issuer.max_life is not None and issuer.max_life > most:
             allowed = f"at most {most} where {issuer.profile}"
             yield ConfigProblem(f"{key}.max_life", f"is {issuer.max_life}", allowed)
+        if issuer.profile == "external" and tokens.signatures == "require":
+            message = (
+                'is external beside signatures = "require": its key is the platform\'s, no node can sign'
+            )
+            yield ConfigProblem(f"{key}.profile", message, 'minted, or signatures = "verify"')
         yield from _jwks(f"{key}.jwks" if issuer.jwks else "receiver.tokens.jwks", issuer.jwks or tokens.jwks)
 
 

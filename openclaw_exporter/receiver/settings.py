@@ -91,6 +91,8 @@ class TokenSettings:
         issuers: Whose tokens are accepted.
         leeway: How far clocks may differ, in seconds.
         refresh: Seconds between two fetches of a key set from a URL; an unknown key is looked for sooner.
+        signatures: Payload signatures (RFC 9421), made with the token's key: `off` does not look at them,
+            `verify` refuses one that is not valid, `require` a heartbeat without one as well.
     """
 
     jwks: str = ""
@@ -98,6 +100,7 @@ class TokenSettings:
     issuers: tuple[IssuerSettings, ...] = ()
     leeway: Annotated[int, Meta(ge=0, le=300)] = 30
     refresh: Annotated[float, Meta(ge=30, le=86_400)] = 300.0
+    signatures: Literal["off", "verify", "require"] = "off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from openclaw_exporter.client import Publisher
+    from openclaw_exporter.client import ClientSettings, Publisher
 
     Make = Callable[..., Publisher]
 
@@ -90,6 +90,34 @@ def test_what_waited_becomes_history(
         assert publisher.stats.dropped == 0
         assert publisher.stats.replayed == waiting
         assert view(pki, receiver, f"/{node_id}")["state"] == "up"
+
+
+def test_every_request_is_signed_when_it_is_sent(
+    pki: Pki, receiver_settings: ReceiverSettings, publish: Make, settings: ClientSettings, node_id: str
+) -> None:
+    tokens = dataclasses.replace(receiver_settings.tokens, signatures="require")
+    signing = dataclasses.replace(settings.token, sign_requests=True)
+    clock = SkippingClock()
+    publisher = publish(
+        endpoint=f"https://localhost:{receiver_settings.port}", clock=clock, token=signing, interval=120
+    )
+    # Older than a signature may be: each replay has one of its own, by the receiver's clock.
+    for _ in range(5):
+        publisher.tick()
+        clock.skipped += 120
+    waiting = publisher.stats.buffered
+    assert waiting >= 3
+    with Receiver(dataclasses.replace(receiver_settings, tokens=tokens)) as receiver:
+        while publisher.stats.buffered:
+            due = publisher.tick()
+            clock.skipped += max(0.0, due - clock.monotonic())
+        assert (publisher.stats.dropped, publisher.stats.replayed) == (0, waiting)
+        assert view(pki, receiver, f"/{node_id}")["state"] == "up"
+        publisher.stop()
+        assert view(pki, receiver, f"/{node_id}")["state"] == "draining"
+        unsigned = publish(endpoint=receiver.addresses.api_url)
+        unsigned.tick()
+        assert (unsigned.stats.success, unsigned.last_result and unsigned.last_result.status) == (0, 401)
 
 
 def test_a_lost_state_directory_goes_over_the_epoch_that_was_heard(

@@ -79,6 +79,10 @@ def test_good_settings_have_no_problem() -> None:
         ),
         ({"token": TokenSettings(profile="external")}, ["openclaw.token.file"]),
         (
+            {"token": TokenSettings(profile="external", file=Path("token"), sign_requests=True)},
+            ["openclaw.token.sign_requests"],
+        ),
+        (
             {"endpoint": "", "interval": 1, "tls": TlsSettings(ca=Path("ca"))},
             ["openclaw.endpoint", "openclaw.interval", "openclaw.tls.certificate"],
         ),

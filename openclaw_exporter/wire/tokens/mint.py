@@ -42,6 +42,10 @@ class Minter:
         audience: `aud`, the receiver's own name.
         lifetime: Seconds from `iat` to `exp`, 1 to 3600.
 
+    Attributes:
+        key: What signs.
+        lifetime: Seconds from `iat` to `exp`.
+
     Raises:
         ConfigError: Issuer or audience are empty, or the lifetime is out of its bounds.
     """
@@ -58,7 +62,7 @@ class Minter:
             problems.append(ConfigProblem("lifetime", f"is {lifetime}", f"1 to {MAX_LIFETIME} seconds"))
         if problems:
             raise ConfigError(tuple(problems))
-        self._key = key
+        self.key: Final = key
         self._issuer = issuer
         self._audience = audience
         self.lifetime: Final = lifetime
@@ -85,5 +89,5 @@ class Minter:
             "cnf": {"x5t#S256": thumbprint},
         }
         signing_input = self._header + b"." + encode_base64url(msgspec.json.encode(claims))
-        signature = encode_base64url(self._key.sign(signing_input))
+        signature = encode_base64url(self.key.sign(signing_input))
         return Token((signing_input + b"." + signature).decode(), issued_at, expires_at)
