@@ -91,7 +91,7 @@ def short() -> Iterator[Path]:
 def test_the_whole_story_is_told_and_counted(place: Path) -> None:
     binary("redis-server", "redis-server")
     pytest.importorskip("openclaw_exporter_chimera")
-    code, out, err = Running(place, "--nodes", "8", "--interval", "1", "--for", "12", "--json").end()
+    code, out, err = Running(place, "--nodes", "8", "--interval", "2", "--for", "24", "--json").end()
     assert code == 0, err
     (line,) = out.splitlines()
     told: dict[str, Any] = json.loads(line)
@@ -104,7 +104,7 @@ def test_the_whole_story_is_told_and_counted(place: Path) -> None:
     assert told["heartbeats"]["duplicate"] == told["heartbeats"]["refused"] == 0
     assert told["publish_failures"] == 0
     assert set(told["queues"]) == {"planner", "worker", "judge"}
-    assert told["seconds"] >= 12
+    assert told["seconds"] >= 24
     words = [text.split()[2].rstrip(":") for text in err.splitlines() if ".demo " in text]
     assert {"late", "expired", "returned"} <= set(words)
     assert words.index("late") < words.index("expired") < words.index("returned")
@@ -181,7 +181,7 @@ def test_no_child_survives_a_killed_demo(short: Path) -> None:
 @pytest.mark.timeout(120)
 def test_it_goes_on_without_queues_and_says_why(place: Path) -> None:
     pytest.importorskip("openclaw_exporter_chimera")
-    demo = Running(place, "--nodes", "0", "--interval", "1", "--for", "1", "--json", PATH="/nonexistent")
+    demo = Running(place, "--nodes", "0", "--interval", "5", "--for", "1", "--json", PATH="/nonexistent")
     code, out, err = demo.end()
     assert code == 0, err
     assert "no queues: there is no redis-server on this machine; name one with --redis URL" in err
@@ -195,7 +195,7 @@ def test_it_goes_on_without_plugins_and_says_so(place: Path) -> None:
         "import openclaw_exporter.cli.demo.show as show; show.installed_plugins = dict; "
         "from openclaw_exporter.cli import main; main()"
     )
-    demo = Running(place, "--nodes", "1", "--interval", "1", "--for", "1", script=script)
+    demo = Running(place, "--nodes", "1", "--interval", "5", "--for", "1", script=script)
     code, out, err = demo.end()
     assert (code, err) == (0, "")
     assert "no plugin is installed: pip install 'openclaw-exporter[plugins]'" in out
