@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown"
 """Stands for a region or environment that a node does not tell."""
+
+_REMEMBERED: Final = 16_384
+_NEVER: Final = float("inf")
 
 
 class Place(NamedTuple):
@@ -65,6 +69,20 @@ def place_of(tags: Iterable[str]) -> Place:
     return Place(region or UNKNOWN, environment or UNKNOWN)
 
 
+class _Standing(NamedTuple):
+    """What a node's tags say."""
+
+    place: Place
+    gpu: bool
+    swarm: str
+
+
+@lru_cache(_REMEMBERED)
+def _standing(tags: tuple[str, ...]) -> _Standing:
+    swarm = next((tag for tag in tags if tag.startswith("swarm:")), "")
+    return _Standing(place_of(tags), "gpu:true" in tags, swarm)
+
+
 def take_census(states: Iterable[NodeState], now: float) -> Census:
     """Count the nodes.
 
@@ -73,23 +91,31 @@ def take_census(states: Iterable[NodeState], now: float) -> Census:
         now: Listening time.
     """
     census = Census()
+    nodes, versions, capacity = census.nodes, census.versions, census.capacity
+    heard: dict[str, float] = {}
     deepest: dict[tuple[str, str], tuple[int, str]] = {}
+    decode = _CONTENT.decode
     for state in states:
-        place = place_of(state.tags)
-        census.nodes[state.state, place] += 1
+        place, gpu, swarm = _standing(state.tags)
+        key = (state.state, place)
+        nodes[key] = nodes.get(key, 0) + 1
         if state.state not in LIVE:
             continue
-        census.versions[state.version, "gpu:true" in state.tags] += 1
-        silence = now - state.heard_at
-        census.silence[place.region] = max(silence, census.silence.get(place.region, 0.0))
-        content = _CONTENT.decode(state.payload)
+        version = (state.version, gpu)
+        versions[version] = versions.get(version, 0) + 1
+        region = place.region
+        if state.heard_at < heard.get(region, _NEVER):
+            heard[region] = state.heard_at
+        content = decode(state.payload)
         for resource, amount in content.capacity.items():
-            census.capacity[resource, place.region] += amount
-        swarm = next((tag for tag in state.tags if tag.startswith("swarm:")), "")
+            what = (resource, region)
+            capacity[what] = capacity.get(what, 0) + amount
         for topic, depth in content.queue_depth.items():
-            known = deepest.get((swarm, topic))
+            queue = (swarm, topic)
+            known = deepest.get(queue)
             if known is None or depth > known[0]:
-                deepest[swarm, topic] = (depth, place.region)
+                deepest[queue] = (depth, region)
+    census.silence.update((region, max(0.0, now - at)) for region, at in heard.items())
     for (_, topic), (depth, region) in deepest.items():
         census.queues[topic, region] += depth
     return census

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from functools import partial
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.receiver.census import UNKNOWN, Place, place_of
-from openclaw_exporter.receiver.liveness import STATES
+from openclaw_exporter.receiver.census_series import MAX_PLACES, CensusSeries, place_attributes
+from openclaw_exporter.receiver.folding import MAX_VALUES, OTHER
 from openclaw_exporter.receiver.process import observe_process
 from openclaw_exporter.telemetry.instruments import Instruments
 from openclaw_exporter.wire.problems import CASES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from opentelemetry.metrics import Meter
 
@@ -24,51 +24,12 @@ if TYPE_CHECKING:
     from openclaw_exporter.telemetry.tally import TallySeries
     from openclaw_exporter.wire.answers import Result
 
-MAX_VALUES: Final = 20
-"""Values of one attribute; what comes on top is `other`."""
-
-MAX_SERIES: Final = 300
-OTHER: Final = "other"
-
 _COUNTED: Final = ("registered", "expired", "returned", "forgotten")
+_SERVER_ERROR: Final = 500
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"})
 _READ_ONLY: Final = frozenset(
     {"invalid-query", "node-unknown", "not-found", "not-acceptable", "shutting-down", "length-required"}
 )
-
-
-def folded(pairs: Iterable[tuple[tuple[str, ...], float]]) -> dict[tuple[str, ...], float]:
-    """Fold rare attribute values into `other` until every attribute and the whole keep to their limits.
-
-    Args:
-        pairs: Attribute values, always as many, and the series' value.
-    """
-    series = dict(pairs)
-    for position in range(len(next(iter(series), ()))):
-        weights: defaultdict[str, float] = defaultdict(float)
-        for key, value in series.items():
-            weights[key[position]] += value
-        if len(weights) > MAX_VALUES:
-            kept = set(sorted(weights, key=lambda value: -weights[value])[:MAX_VALUES])
-            series = _sum_up(series, partial(_replace, position, kept))
-    if len(series) > MAX_SERIES:
-        heaviest = set(sorted(series, key=lambda key: -series[key])[: MAX_SERIES - 1])
-        series = _sum_up(series, lambda key: key if key in heaviest else (OTHER,) * len(key))
-    return series
-
-
-def _replace(position: int, kept: set[str], key: tuple[str, ...]) -> tuple[str, ...]:
-    return key if key[position] in kept else (*key[:position], OTHER, *key[position + 1 :])
-
-
-def _sum_up(
-    series: Mapping[tuple[str, ...], float], rename: Callable[[tuple[str, ...]], tuple[str, ...]]
-) -> dict[tuple[str, ...], float]:
-    summed: dict[tuple[str, ...], float] = {}
-    for key, value in series.items():
-        name = rename(key)
-        summed[name] = summed.get(name, 0) + value
-    return summed
 
 
 class ReceiverMetrics:
@@ -105,14 +66,7 @@ class ReceiverMetrics:
         self._census = census
         for _, place in census().nodes:
             self._place(place)
-        sources: dict[str, Callable[[Census], Iterable[Series]]] = {
-            "openclaw.registry.node.count": _node_counts,
-            "openclaw.registry.node.version.count": _versions,
-            "openclaw.registry.capacity": _capacity,
-            "openclaw.registry.queue.depth": _queues,
-            "openclaw.registry.node.silence": _silence,
-        }
-        for name, source in sources.items():
+        for name, source in CensusSeries().sources.items():
             self._instruments.observe(name, lambda source=source: source(census()))  # type: ignore[misc]
 
     def close(self) -> None:
@@ -148,7 +102,7 @@ class ReceiverMetrics:
 
     def answered(self, method: str, route: str, answer: Answer, seconds: float, scheme: str) -> None:
         """Note a request that was answered."""
-        key = (method, route, answer.status, answer.error, scheme)
+        key = (method, route, answer.status, answer.error if answer.status >= _SERVER_ERROR else "", scheme)
         series = self._answers.get(key)
         if series is None:
             # A method is the client's own word: those that are none share one key of this dictionary.
@@ -163,7 +117,7 @@ class ReceiverMetrics:
             region = _limited(place.region, {known.region for known in self._places})
             environment = _limited(place.environment, {known.environment for known in self._places})
             place = Place(region, environment)
-            if len(self._places) >= MAX_SERIES - 1:
+            if len(self._places) >= MAX_PLACES - 1:
                 place = Place(OTHER, OTHER)
             self._places = self._places | {place}
         return place
@@ -187,7 +141,7 @@ class ReceiverMetrics:
         self._instruments.observe("openclaw.registry.expiry.held", lambda: [(int(self.expiry_held), {})])
 
     def _event_series(self, event: str) -> Iterable[Series]:
-        return [(self._events[event, place], _place_attributes(*place)) for place in self._places]
+        return [(self._events[event, place], place_attributes(*place)) for place in self._places]
 
 
 def _request_attributes(method: str, route: str, answer: Answer, scheme: str) -> dict[str, str | int]:
@@ -198,48 +152,12 @@ def _request_attributes(method: str, route: str, answer: Answer, scheme: str) ->
     }
     if route:
         attributes["http.route"] = route
-    if answer.error:
-        attributes["error.type"] = answer.error
+    # By the semantic conventions an error of the client's is none of the server's: its cause is counted in
+    # `openclaw.registry.heartbeat.refused`.
+    if answer.status >= _SERVER_ERROR:
+        attributes["error.type"] = answer.error or str(answer.status)
     return attributes
 
 
 def _limited(value: str, known: set[str]) -> str:
     return value if value in known or len(known) < MAX_VALUES else OTHER
-
-
-def _place_attributes(region: str, environment: str) -> dict[str, str]:
-    return {"openclaw.node.region": region, "openclaw.node.environment": environment}
-
-
-def _node_counts(census: Census) -> Iterable[Series]:
-    places = {place for _, place in census.nodes} or {Place(UNKNOWN, UNKNOWN)}
-    # A state that no node of a place is in now is 0, and not gone.
-    series = {(state, *place): float(census.nodes[state, place]) for place in places for state in STATES}
-    for (state, region, environment), count in folded(series.items()).items():
-        yield count, {"openclaw.node.state": state, **_place_attributes(region, environment)}
-
-
-def _versions(census: Census) -> Iterable[Series]:
-    series = {(version, str(gpu).lower()): float(n) for (version, gpu), n in census.versions.items()}
-    for (version, gpu), count in folded(series.items()).items():
-        yield count, {"openclaw.node.version": version, "openclaw.node.gpu": gpu}
-
-
-def _capacity(census: Census) -> Iterable[Series]:
-    for (resource, region), amount in folded(census.capacity.items()).items():
-        yield amount, {"openclaw.resource": resource, "openclaw.node.region": region}
-
-
-def _queues(census: Census) -> Iterable[Series]:
-    series = {key: float(depth) for key, depth in census.queues.items()}
-    for (topic, region), depth in folded(series.items()).items():
-        yield depth, {"messaging.destination.name": topic, "openclaw.node.region": region}
-
-
-def _silence(census: Census) -> Iterable[Series]:
-    longest = sorted(census.silence.items(), key=lambda item: -item[1])
-    for region, seconds in longest[:MAX_VALUES]:
-        yield seconds, {"openclaw.node.region": region}
-    rest = [seconds for _, seconds in longest[MAX_VALUES:]]
-    if rest:
-        yield max(rest), {"openclaw.node.region": OTHER}

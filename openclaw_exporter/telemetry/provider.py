@@ -75,7 +75,9 @@ class Telemetry:
         exposition = Exposition()
         readers: tuple[MetricReader, ...] = (exposition.reader,)
         prometheus = settings.prometheus
-        server = MetricsServer(exposition, prometheus.host, prometheus.port) if prometheus.enabled else None
+        server = (
+            MetricsServer(exposition.text, prometheus.host, prometheus.port) if prometheus.enabled else None
+        )
         try:
             if settings.otlp.enabled:
                 from openclaw_exporter.telemetry.otlp import otlp_reader  # noqa: PLC0415 - only when used
@@ -96,6 +98,12 @@ class Telemetry:
     def exposition(self) -> bytes:
         """Return all metrics now in Prometheus' text format, whether or not they are served."""
         return self._exposition.text()
+
+    def export(self) -> None:
+        """Push all metrics by OTLP now, in the calling thread; where OTLP is off, do nothing."""
+        for reader in self._readers:
+            if reader is not self._exposition.reader:
+                reader.collect()
 
     def shutdown(self, timeout: float = 3.0) -> None:
         """Export once more where OTLP is enabled, stop all threads and free the port.

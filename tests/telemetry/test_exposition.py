@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 import urllib.request
+from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -14,6 +18,9 @@ from openclaw_exporter.telemetry.instruments import Instruments
 from openclaw_exporter.telemetry.provider import Telemetry
 from openclaw_exporter.telemetry.settings import PrometheusSettings, TelemetrySettings
 from support.ports import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NODE = "0b1e8a5e-6f43-4f0c-9a55-1f1a1f6d3c11"
 RESOURCE = {
@@ -159,6 +166,45 @@ def test_served_over_http_on_a_free_port_and_gone_after_shutdown() -> None:
     telemetry.shutdown()
     with pytest.raises(OSError, match="refused"):
         urllib.request.urlopen(url, timeout=5)
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A server of one counter; its base URL."""
+    telemetry = started(enabled=True)
+    Instruments(telemetry.meter).counter("openclaw.publish.success_total").add(1)
+    yield f"http://127.0.0.1:{telemetry.prometheus_port}"
+    telemetry.shutdown()
+
+
+def test_an_answer_is_compressed_for_who_asks(server: str) -> None:
+    plain = httpx.get(f"{server}/metrics", headers={"Accept-Encoding": "identity"}, trust_env=False)
+    zipped = httpx.get(f"{server}/metrics?x=1", headers={"Accept-Encoding": "gzip"}, trust_env=False)
+    assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert "content-encoding" not in plain.headers
+    assert zipped.headers["content-encoding"] == "gzip"
+    assert int(zipped.headers["content-length"]) < int(plain.headers["content-length"])
+    assert zipped.text == plain.text
+    assert "openclaw_publish_success_total" in plain.text
+
+
+def test_other_paths_and_methods(server: str) -> None:
+    assert httpx.get(server, trust_env=False).status_code == httpx.codes.NOT_FOUND
+    assert httpx.post(f"{server}/metrics", trust_env=False).status_code == httpx.codes.NOT_IMPLEMENTED
+    head = httpx.head(f"{server}/metrics", trust_env=False)
+    assert head.status_code == httpx.codes.OK
+    assert int(head.headers["content-length"]) > 0
+    assert head.content == b""
+
+
+def test_a_client_that_hangs_up_harms_nobody(server: str, capfd: pytest.CaptureFixture[str]) -> None:
+    address = httpx.URL(server)
+    for _ in range(20):
+        with socket.create_connection((address.host, address.port or 0), timeout=10) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert httpx.get(f"{server}/metrics", trust_env=False, timeout=30).status_code == httpx.codes.OK
+    assert capfd.readouterr() == ("", "")
 
 
 def test_scrapes_at_the_same_time_each_read_everything_once() -> None:
