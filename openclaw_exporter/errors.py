@@ -76,7 +76,12 @@ class StateError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class FieldProblem:
-    """One field that breaks its rule, as the `errors` member of a 422 answer lists it."""
+    """One field that breaks its rule, as the `errors` member of a 422 answer lists it.
+
+    Attributes:
+        field: The field, header or parameter.
+        message: Its rule. Never what came.
+    """
 
     field: str
     message: str

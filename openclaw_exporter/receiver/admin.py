@@ -11,7 +11,7 @@ from openclaw_exporter.receiver.refusals import RefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from openclaw_exporter.receiver.application import Receive, Scope, Send
+    from openclaw_exporter.receiver.answers import Receive, Scope, Send
 
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 

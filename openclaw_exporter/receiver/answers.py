@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -14,6 +15,9 @@ from openclaw_exporter.wire.problems import CONTENT_TYPE, encode_problem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Fields = list[tuple[bytes, bytes]]
 
 RETRY_AFTER_SECONDS: Final = (3, 10)
@@ -38,6 +42,16 @@ class Answer(NamedTuple):
     fields: Fields
     body: bytes
     error: str = ""
+
+
+class Stream(NamedTuple):
+    """An answer that sends itself.
+
+    Attributes:
+        run: Sends it, head and body.
+    """
+
+    run: Callable[[Receive, Send], Awaitable[None]]
 
 
 def json_answer(value: Any, *, status: int = 200) -> Answer:

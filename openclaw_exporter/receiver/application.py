@@ -4,83 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from openclaw_exporter.errors import StoreUnavailableError, TokenError, WireError
-from openclaw_exporter.receiver.answers import (
-    Answer,
-    internal_error,
-    json_answer,
-    problem_answer,
-    raw_json_answer,
-)
+from openclaw_exporter.receiver.answers import Answer, Stream, internal_error, problem_answer, raw_json_answer
+from openclaw_exporter.receiver.discovery.operations import BY_PATH
+from openclaw_exporter.receiver.discovery.reading import find_operation
 from openclaw_exporter.receiver.protocol import CONNECTION_KEY
 from openclaw_exporter.receiver.publishing import AVAILABILITY
-from openclaw_exporter.receiver.query import NodeView, cursor_of, parse_query
 from openclaw_exporter.receiver.refusals import RefusedError
-from openclaw_exporter.wire.fields import UUID
 from openclaw_exporter.wire.heartbeat import MAX_BODY_BYTES
-from openclaw_exporter.wire.timestamps import format_ms
 
 if TYPE_CHECKING:
+    from openclaw_exporter.receiver.answers import Receive, Scope, Send
+    from openclaw_exporter.receiver.discovery.reading import Reading
     from openclaw_exporter.receiver.keys import KeyRing
     from openclaw_exporter.receiver.liveness import Outcome
     from openclaw_exporter.receiver.publishing import Publishing
-    from openclaw_exporter.receiver.registry import KeyRow
-    from openclaw_exporter.receiver.store import Store
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _logger = logging.getLogger(__name__)
-
-NODES: Final = "/openclaw/nodes"
-NODE: Final = "/openclaw/nodes/{node_id}"
-HISTORY: Final = "/openclaw/nodes/{node_id}/history"
-
-is_node_id = re.compile(UUID).fullmatch
-
-
-class NodePage(msgspec.Struct):
-    """The body of `GET /openclaw/nodes`."""
-
-    nodes: list[NodeView]
-    next_cursor: str | None
-
-
-class HistoryEntry(msgspec.Struct):
-    """One arrival, as `GET /openclaw/nodes/{node_id}/history` shows it."""
-
-    arrived_at: str
-    last_heartbeat: str
-    result: str
-    sequence: str | None
-
-
-class NodeHistory(msgspec.Struct):
-    """The body of `GET /openclaw/nodes/{node_id}/history`."""
-
-    node_id: str
-    history: list[HistoryEntry]
-
-
-class _Route(NamedTuple):
-    template: str
-    method: str
-    handle: Callable[..., Awaitable[Answer]]
-    arguments: tuple[str, ...] = ()
-
-    def check(self, method: str) -> None:
-        if method != self.method and not (method == "HEAD" and self.method == "GET"):
-            allow = "GET, HEAD" if self.method == "GET" else self.method
-            raise RefusedError("method-not-allowed", f"allowed: {allow}", allow=allow)
 
 
 class Application:
@@ -88,13 +32,13 @@ class Application:
 
     Args:
         publishing: Decides on heartbeats.
-        store: The registry.
+        reading: Answers readers.
         keys: What vouches for tokens.
     """
 
-    def __init__(self, publishing: Publishing, store: Store, keys: KeyRing) -> None:
+    def __init__(self, publishing: Publishing, reading: Reading, keys: KeyRing) -> None:
         self._publishing = publishing
-        self._store = store
+        self._reading = reading
         self._keys = keys
         self._metrics = publishing.metrics
 
@@ -102,12 +46,11 @@ class Application:
         """Answer one request (ASGI 3, `http` scopes only)."""
         started = time.perf_counter()
         template = ""
+        answer: Answer | Stream
         try:
             self._check_head(scope)
-            route = self._find(scope["path"])
-            template = route.template
-            route.check(scope["method"])
-            answer = await route.handle(scope, receive, *route.arguments)
+            template, arguments = find_operation(scope["path"])
+            answer = await self._answer(scope, receive, template, arguments)
         except _GoneError:
             return
         except (WireError, StoreUnavailableError) as error:
@@ -115,6 +58,9 @@ class Application:
         except Exception:
             _logger.exception("a request to %s failed", template or "an unknown path")
             answer = internal_error()
+        if isinstance(answer, Stream):
+            await answer.run(receive, send)
+            return
         if template == AVAILABILITY and answer.error:
             self._metrics.refused(answer.error, answer.status)
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.fields})
@@ -130,18 +76,19 @@ class Application:
         if speaker.identify().identity.role != "reader":
             raise RefusedError("role-not-allowed", "only a reader's certificate may read the registry")
 
-    def _find(self, path: str) -> _Route:
-        if path == AVAILABILITY:
-            return _Route(AVAILABILITY, "POST", self._publish)
-        if path == NODES:
-            return _Route(NODES, "GET", self._list)
-        parts = path.split("/")
-        if path.startswith(NODES + "/") and parts[3]:
-            if len(parts) == len(NODE.split("/")):
-                return _Route(NODE, "GET", self._show, (parts[3],))
-            if parts[4:] == ["history"]:
-                return _Route(HISTORY, "GET", self._history, (parts[3],))
-        raise RefusedError("not-found")
+    async def _answer(
+        self, scope: Scope, receive: Receive, template: str, arguments: tuple[str, ...]
+    ) -> Answer | Stream:
+        if not template:
+            raise RefusedError("not-found")
+        method = BY_PATH[template].method
+        if scope["method"] != method and not (scope["method"] == "HEAD" and method == "GET"):
+            allow = "GET, HEAD" if method == "GET" else method
+            raise RefusedError("method-not-allowed", f"allowed: {allow}", allow=allow)
+        if template == AVAILABILITY:
+            return await self._publish(scope, receive)
+        self._require_reader(scope)
+        return await self._reading.handlers[template](scope, *arguments)
 
     async def _publish(self, scope: Scope, receive: Receive) -> Answer:
         body = await _read_body(receive)
@@ -161,26 +108,6 @@ class Application:
             raise StoreUnavailableError
         return outcome
 
-    async def _list(self, scope: Scope, _receive: Receive) -> Answer:
-        self._require_reader(scope)
-        page = await self._store.page(parse_query(scope["query_string"]))
-        return json_answer(NodePage(page.nodes, cursor_of(page.after) if page.after else None))
-
-    async def _show(self, scope: Scope, _receive: Receive, node_id: str) -> Answer:
-        self._require_reader(scope)
-        node = await self._store.node(node_id)
-        if node is None:
-            raise RefusedError("node-unknown")
-        return json_answer(node)
-
-    async def _history(self, scope: Scope, _receive: Receive, node_id: str) -> Answer:
-        self._require_reader(scope)
-        # A node that only ever sent replays has a history, though it is not known.
-        rows = await self._store.history(node_id) if is_node_id(node_id) else []
-        if not rows and await self._store.node(node_id) is None:
-            raise RefusedError("node-unknown")
-        return json_answer(NodeHistory(node_id, [_entry(row) for row in rows]))
-
 
 class _GoneError(Exception):
     """The client has gone; there is nobody to answer."""
@@ -190,11 +117,6 @@ def _settle(future: asyncio.Future[Outcome | None], outcome: Outcome | None) -> 
     # The request may have been given up.
     if not future.done():
         future.set_result(outcome)
-
-
-def _entry(row: KeyRow) -> HistoryEntry:
-    sequence = None if row.epoch is None else f"{row.epoch}.{row.number}"
-    return HistoryEntry(format_ms(row.at_ms), format_ms(row.sent_ms), row.result, sequence)
 
 
 async def _read_body(receive: Receive) -> bytes:

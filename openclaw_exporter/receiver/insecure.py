@@ -17,7 +17,7 @@ from openclaw_exporter.wire.loopback import is_loopback_url
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from openclaw_exporter.receiver.application import Scope
+    from openclaw_exporter.receiver.answers import Scope
     from openclaw_exporter.receiver.connection import Connection
     from openclaw_exporter.receiver.liveness import Arrival
 

@@ -33,7 +33,7 @@ _READ_ONLY: Final = frozenset(
 
 
 class ReceiverMetrics:
-    """Every instrument of the receiver. An `Observer` of the store.
+    """Every instrument of the receiver. See `Observers`.
 
     Args:
         meter: Where the instruments are made.

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 CONNECTION_KEY: Final = "openclaw.connection"
 """The `Connection` of a request, in its ASGI scope."""
 
+PROTOCOL_KEY: Final = "openclaw.protocol"
+"""The `HttpProtocol` of a request, in its ASGI scope."""
+
 PIECE: Final = 4096
 """The most that is read of a connection at once, and so beyond any limit."""
 
@@ -91,6 +94,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._connection: Connection | None = None
         self._expects_continue = False
+        self.on_shutdown: Callable[[], None] | None = None
         self._idle_since = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._last: asyncio.TimerHandle | None = None
@@ -117,6 +121,12 @@ class HttpProtocol(HttpToolsProtocol):
             self._last.cancel()
             self._last = None
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End after the request at hand; one that would go on for ever is told by `on_shutdown`."""
+        super().shutdown()
+        if self.on_shutdown is not None:
+            self.on_shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Parse what has arrived."""
@@ -168,6 +178,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.headers += headers
         self.expect_100_continue = self._expects_continue
         self.scope[CONNECTION_KEY] = self._connection  # type: ignore[typeddict-unknown-key] # ours
+        self.scope[PROTOCOL_KEY] = self  # type: ignore[typeddict-unknown-key] # ours
         self.scope["extensions"] = self._connection.extensions  # type: ignore[union-attr] # looked at before
         super().on_headers_complete()
 

@@ -8,18 +8,18 @@ import heapq
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
 
-from openclaw_exporter.receiver.liveness import LAPSED, LIVE, STATES, expires_ms
+from openclaw_exporter.receiver.discovery.parameters import read_parameters
+from openclaw_exporter.receiver.liveness import LAPSED, LIVE, STATES, State, expires_ms
 from openclaw_exporter.receiver.refusals import query_refusal
 from openclaw_exporter.receiver.store import Page
 from openclaw_exporter.wire.timestamps import format_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from openclaw_exporter.receiver.listening import Moment
     from openclaw_exporter.receiver.liveness import NodeState
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 1000
-_MAX_INTEGER: Final = 2**53 - 1
-_MAX_PARAMETERS: Final = 64
+MAX_INTEGER: Final = 2**53 - 1
 _SCAN: Final = 2000
 """Nodes looked at before the event loop gets its turn; about 1 ms."""
 
 _BEST = "-available_slots"
-_SINGLE = frozenset({"min_available_slots", "limit", "cursor", "sort"})
+_SINGLE = ("min_available_slots", "limit", "cursor", "sort")
 
 
 class NodeView(msgspec.Struct, kw_only=True):
@@ -53,7 +52,7 @@ class NodeView(msgspec.Struct, kw_only=True):
     """
 
     node_id: str
-    state: str
+    state: State
     reason: str
     first_seen: str
     last_seen: str
@@ -103,29 +102,10 @@ def parse_query(query_string: bytes) -> Query:
     Raises:
         RefusedError: 400: a parameter is unknown or not valid; the document names it.
     """
-    try:
-        pairs = parse_qsl(
-            query_string.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=bool(query_string),
-            errors="strict",
-            max_num_fields=_MAX_PARAMETERS,
-        )
-    except ValueError:
-        raise query_refusal("?", f"not a query string of at most {_MAX_PARAMETERS} parameters") from None
-    values: dict[str, list[str]] = {}
-    for name, value in pairs:
-        values.setdefault(name, []).append(value)
-    return _read(values)
+    return _read(read_parameters(query_string, single=_SINGLE, repeated=("state", "tag")))
 
 
 def _read(values: dict[str, list[str]]) -> Query:
-    for name, found in values.items():
-        if name not in _SINGLE and name not in ("state", "tag"):
-            known = "state, tag, min_available_slots, limit, cursor, sort"
-            raise query_refusal("?", f"a parameter is unknown; known are {known}")
-        if name in _SINGLE and len(found) > 1:
-            raise query_refusal(name, "given more than once")
     for state in values.get("state", ()):
         if state not in STATES:
             raise query_refusal("state", f"must be one of {', '.join(STATES)}")
@@ -137,7 +117,7 @@ def _read(values: dict[str, list[str]]) -> Query:
     return Query(
         states=frozenset(values.get("state", ())),
         tags=frozenset(values.get("tag", ())),
-        min_slots=_integer(values, "min_available_slots", 0, 0, _MAX_INTEGER),
+        min_slots=_integer(values, "min_available_slots", 0, 0, MAX_INTEGER),
         limit=_integer(values, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT),
         after=_after(values["cursor"][0]) if "cursor" in values else None,
         best=best,
@@ -198,6 +178,14 @@ async def _select_best(registry: Registry, query: Query) -> Page:
         best = heapq.nsmallest(query.limit, best + keyed)
         await asyncio.sleep(0)
     return _page((state for _, _, state in best), registry, None)
+
+
+async def scan(registry: Registry, query: Query) -> AsyncIterator[list[NodeState]]:
+    """Yield all nodes that a query asks for, whatever its limit, in slices of those that there were."""
+    states = list(registry.nodes.values())
+    for start in range(0, len(states), _SCAN):
+        yield [state for state in states[start : start + _SCAN] if query.matches(state)]
+        await asyncio.sleep(0)
 
 
 def _page(states: Iterable[NodeState], registry: Registry, after: str | None) -> Page:

@@ -77,6 +77,7 @@ class Plan:
         outcomes: One for each arrival, in their order.
         events: What happened to which node: its new state, or the last one of a forgotten node.
         lives: For each live heartbeat the gap since the last one (None: there was none) and the skew, ms.
+        updated: New states of nodes to which nothing else happened than that they were heard.
         due: The nodes that were taken off the wheel for it.
         only_late: The nodes of which nothing but this has changed: they are late.
         newest: The greatest stored time of each node that was looked up or has arrived in it.
@@ -91,6 +92,7 @@ class Plan:
         self.outcomes: list[Outcome] = []
         self.events: list[tuple[Event, NodeState]] = []
         self.lives: list[tuple[float | None, int]] = []
+        self.updated: list[NodeState] = []
         self.due: list[str] = []
         self.only_late: set[str] = set()
         self.newest: dict[str, int] = {}
@@ -212,6 +214,8 @@ class Registry:
             plan.lives.append((judgement.gap, judgement.state.skew_ms))
         if judgement.event is not None:
             plan.events.append((judgement.event, judgement.state))
+        elif kind == "recorded":
+            plan.updated.append(judgement.state)
 
     def _changes(self, plan: Plan) -> list[tuple[NodeState | None, NodeState | None]]:
         return [(self.nodes.get(node_id), state) for node_id, state in plan.states.items()]

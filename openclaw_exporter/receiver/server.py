@@ -17,6 +17,9 @@ from openclaw_exporter.receiver.application import Application
 from openclaw_exporter.receiver.brake import Alarm
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.credentials import Credentials
+from openclaw_exporter.receiver.discovery.events import Hub
+from openclaw_exporter.receiver.discovery.observers import Observers
+from openclaw_exporter.receiver.discovery.reading import Reading
 from openclaw_exporter.receiver.insecure import OpenApplication, OpenIntake
 from openclaw_exporter.receiver.intake import Intake
 from openclaw_exporter.receiver.keys import KeyRing
@@ -124,11 +127,12 @@ class Service:
         limits = settings.limits
         self._shedding = Shedding(clock, max_lag=limits.loop_lag, readmissions=limits.readmissions)
         self._metrics = ReceiverMetrics(meter, EmbeddedStore.system)
+        self._hub = Hub(settings.discovery.events_kept)
         self.store = EmbeddedStore(
             Database(store_path(settings.store.url)),
             rules,
             clock,
-            self._metrics,
+            Observers(self._metrics, self._hub),
             max_waiting=settings.store.max_waiting,
             turn_away=self._shedding.turn_away,
         )
@@ -136,7 +140,9 @@ class Service:
         intake = (OpenIntake if is_open else Intake)(settings, self._keys, rate, clock, self._shedding)
         self._publishing = Publishing(intake, self.store, self._metrics)
         application = OpenApplication if is_open else Application
-        self._application = application(self._publishing, self.store, self._keys)
+        self._application = application(
+            self._publishing, Reading(self.store, self._hub, settings.discovery), self._keys
+        )
         self._pulse = Pulse(self._tick, self._second)
         self._alarm = Alarm()
         self._crowded = False
@@ -162,12 +168,14 @@ class Service:
             await self.store.open()
             ending.push_async_callback(self.store.close)
             self._metrics.watch(self.store.census)
+            self._hub.follow(self.store.moment)
             pulse = asyncio.create_task(self._pulse.run(), name="openclaw-pulse")
             ending.push_async_callback(self._end_refreshing)
             ending.push_async_callback(_cancelled, pulse)
             for listener in self._listeners:
                 await listener.start()
                 ending.push_async_callback(listener.stop, STOP_SECONDS)
+            ending.callback(self._hub.close)
             self._serving = True
             yield Addresses(api.url, admin.url if admin is not None else None)
 

@@ -117,6 +117,22 @@ class StoreSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoverySettings:
+    """What the receiver tells its readers: the table `[receiver.discovery]`.
+
+    Attributes:
+        host_suffixes: Domains of the nodes that `/openclaw/prometheus-sd` tells Prometheus to scrape; a node
+            chooses its own host name, so without any domain none is told.
+        subscribers: Readers of `/openclaw/events` at once; one more is answered 503.
+        events_kept: Events that are kept for readers who are slow or come back.
+    """
+
+    host_suffixes: tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...] = ()
+    subscribers: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    events_kept: Annotated[int, Meta(ge=100, le=1_000_000)] = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdminSettings:
     """`/healthz`, `/readyz` and `/metrics`, plain HTTP without token: the table `[receiver.admin]`.
 
@@ -181,6 +197,7 @@ class ReceiverSettings:
         tokens: Tokens.
         limits: Limits.
         store: The registry's store.
+        discovery: What readers are told.
         admin: The admin listener.
 
     Raises:
@@ -200,6 +217,7 @@ class ReceiverSettings:
     tokens: TokenSettings = field(default_factory=TokenSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
     store: StoreSettings = field(default_factory=StoreSettings)
+    discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
 
     def __post_init__(self) -> None:

@@ -40,12 +40,18 @@ class Listener:
         self.events: list[tuple[Event, str]] = []
         self.lives: list[tuple[float | None, int]] = []
         self.operations: list[str] = []
+        self.updates: list[str] = []
 
     def happened(self, event: Event, state: NodeState) -> None:
         self.events.append((event, state.node_id))
 
     def heard(self, gap: float | None, skew_ms: int) -> None:
         self.lives.append((gap, skew_ms))
+
+    wants_updates = True
+
+    def updated(self, state: NodeState) -> None:
+        self.updates.append(state.node_id)
 
     def timed(self, operation: str, seconds: float) -> None:
         assert seconds >= 0

@@ -67,9 +67,10 @@ class Pki:
             node_id, self.authority.client([node_uri(TRUST_DOMAIN, node_id)], lifetime=lifetime)
         )
 
-    def reader(self, name: str = "dashboard") -> Files:
+    def reader(self, name: str = "dashboard", *, lifetime: dt.timedelta | None = None) -> Files:
         """Issue a reader's certificate."""
-        return self._write(f"reader-{name}", self.authority.client([reader_uri(TRUST_DOMAIN, name)]))
+        issued = self.authority.client([reader_uri(TRUST_DOMAIN, name)], lifetime=lifetime)
+        return self._write(f"reader-{name}", issued)
 
     def proxy(self, name: str = "edge") -> Files:
         """Issue the certificate by which a proxy authenticates to the receiver."""

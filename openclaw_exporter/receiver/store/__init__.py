@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from openclaw_exporter.receiver.brake import Held
     from openclaw_exporter.receiver.census import Census
+    from openclaw_exporter.receiver.listening import Moment
     from openclaw_exporter.receiver.liveness import Arrival, Event, NodeState, Outcome
     from openclaw_exporter.receiver.query import NodeView, Query
     from openclaw_exporter.receiver.registry import KeyRow
@@ -42,6 +43,13 @@ class Observer(Protocol):
 
     def timed(self, operation: str, seconds: float) -> None:
         """An operation of the store has ended."""
+
+    @property
+    def wants_updates(self) -> bool:
+        """Whether `updated` is to be called."""
+
+    def updated(self, state: NodeState) -> None:
+        """A live heartbeat is stored that changed a node's current heartbeat and nothing else."""
 
 
 class Store(Protocol):
@@ -99,6 +107,15 @@ class Store(Protocol):
 
     async def page(self, query: Query) -> Page:
         """Return the nodes that a query asks for."""
+
+    def scan(self, query: Query) -> AsyncIterator[list[NodeState]]:
+        """Return all nodes that a query asks for, whatever its limit, in no order.
+
+        They come in slices between which the event loop goes on, and which may be empty.
+        """
+
+    def moment(self) -> Moment:
+        """Return the present moment of the listening clock. Called in the event loop."""
 
     async def history(self, node_id: str) -> list[KeyRow]:
         """Return what arrived from a node in the last hour, oldest first."""

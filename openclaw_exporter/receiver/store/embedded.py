@@ -26,19 +26,19 @@ from openclaw_exporter.receiver.census import Census, take_census
 from openclaw_exporter.receiver.listening import ListeningClock
 from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS, Outcome
 from openclaw_exporter.receiver.order import Order
-from openclaw_exporter.receiver.query import select, view
+from openclaw_exporter.receiver.query import scan, select, view
 from openclaw_exporter.receiver.refusals import SheddingError
 from openclaw_exporter.receiver.registry import Registry, Stored
 from openclaw_exporter.receiver.store.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
     from typing import TypeVar
 
     from openclaw_exporter.receiver.brake import Held
     from openclaw_exporter.receiver.clock import Clock
     from openclaw_exporter.receiver.listening import Moment
-    from openclaw_exporter.receiver.liveness import Arrival, Rules
+    from openclaw_exporter.receiver.liveness import Arrival, NodeState, Rules
     from openclaw_exporter.receiver.query import NodeView, Query
     from openclaw_exporter.receiver.registry import KeyRow, Plan
     from openclaw_exporter.receiver.store import Observer, Page
@@ -190,6 +190,14 @@ class EmbeddedStore:
         """Return the nodes that a query asks for."""
         return await select(self._registry, self._order, query)
 
+    def scan(self, query: Query) -> AsyncIterator[list[NodeState]]:
+        """Return all nodes that a query asks for, in slices; see `Store.scan`."""
+        return scan(self._registry, query)
+
+    def moment(self) -> Moment:
+        """Return the present moment of the listening clock."""
+        return self._registry.listening.read()
+
     async def history(self, node_id: str) -> list[KeyRow]:
         """Return what arrived from a node in the last hour, oldest first."""
         since = self._registry.listening.read().seconds - KEY_LIFE_SECONDS
@@ -282,6 +290,9 @@ class EmbeddedStore:
             self._observer.happened(event, state)
         for gap, skew_ms in plan.lives:
             self._observer.heard(gap, skew_ms)
+        if self._observer.wants_updates:
+            for state in plan.updated:
+                self._observer.updated(state)
         return True
 
     def _store(self, plan: Plan) -> bool:
