@@ -21,6 +21,11 @@ _COLLECTOR_LEGEND = "{{openclaw_plugin}} {{openclaw_collector}}"
 _AGAINST_BUDGET = (
     f"{select('openclaw.collector.series', NODE)} / {select('openclaw.collector.series.limit', NODE)}"
 )
+# Receivers measure their own processes under the same names.
+_OF_AGENTS = f"and on (service_instance_id) {select('openclaw.node.slots.withheld', NODE)}"
+_CPU = f"max(sum by (service_instance_id) ({rate('process.cpu.time', NODE)} {_OF_AGENTS}))"
+_MEMORY = f"max({select('process.memory.usage', NODE)} {_OF_AGENTS})"
+_DESCRIPTORS = f"{select('process.unix.file_descriptor.count', NODE)} {_OF_AGENTS}"
 _ISOLATED = 'error_type=~"exited|restarting|hung"'
 
 
@@ -35,7 +40,7 @@ def board() -> Board:
         .places_of_agents()
         .nodes(several=True)
     )
-    restarted = f"resets({select('process.uptime', NODE)}[2m]) > 0"
+    restarted = f"resets({select('process.uptime', NODE)}[2m]) > 0 {_OF_AGENTS}"
     made.annotate("Exporter restarts", restarted, "the exporter of {{host_name}} restarted", "blue")
     _now(made)
     _collectors(made)
@@ -78,7 +83,7 @@ def _now(made: Board) -> None:
             steps=ANY_IS_WORTH_A_LOOK,
         ),
         number(
-            "Heartbeats dropped, 1 h",
+            "Dropped, 1 h",
             sum_by("", increase("openclaw.buffer.dropped", NODE, over="1h")),
             description="Given up without having been delivered: history is lost, life is not.",
             unit="none",
@@ -94,16 +99,16 @@ def _now(made: Board) -> None:
             steps=((None, "green"), (0.8, "yellow"), (1, "red")),
         ),
         number(
-            "CPU of one exporter",
-            f"max(sum by (service_instance_id) ({rate('process.cpu.time', NODE)}))",
+            "CPU, busiest",
+            _CPU,
             description="Share of one core that the busiest exporter takes, without its isolated collectors.",
             unit="percentunit",
             steps=((None, "green"), (0.05, "yellow"), (0.25, "red")),
             decimals=2,
         ),
         number(
-            "Memory of one exporter",
-            greatest("process.memory.usage", NODE),
+            "Memory, largest",
+            _MEMORY,
             description="Resident memory of the largest exporter, without its isolated collectors.",
             unit="bytes",
             steps=((None, "green"), (150 * 2**20, "yellow"), (400 * 2**20, "red")),
@@ -179,7 +184,7 @@ def _cost(made: Board) -> None:
         7,
         graph(
             "CPU",
-            query(f"max(sum by (service_instance_id) ({rate('process.cpu.time', NODE)}))", "exporter"),
+            query(_CPU, "exporter"),
             query(
                 f"max by ({_COLLECTOR}) ({rate('openclaw.collector.cpu.time', NODE)})",
                 f"{_COLLECTOR_LEGEND} (isolated)",
@@ -190,7 +195,7 @@ def _cost(made: Board) -> None:
         ),
         graph(
             "Memory",
-            query(greatest("process.memory.usage", NODE), "exporter"),
+            query(_MEMORY, "exporter"),
             query(
                 greatest("openclaw.collector.memory.usage", NODE, by=_COLLECTOR),
                 f"{_COLLECTOR_LEGEND} (isolated)",
@@ -200,8 +205,8 @@ def _cost(made: Board) -> None:
         ),
         graph(
             "File descriptors",
-            query(greatest("process.unix.file_descriptor.count", NODE), "most"),
-            query(f"quantile(0.5, {select('process.unix.file_descriptor.count', NODE)})", "median"),
+            query(f"max({_DESCRIPTORS})", "most"),
+            query(f"quantile(0.5, {_DESCRIPTORS})", "median"),
             description="Open in one exporter's process. A steady climb is a leak, most likely in a plugin.",
             unit="none",
         ),
@@ -211,7 +216,7 @@ def _cost(made: Board) -> None:
         graph(
             "Restarts",
             query(
-                f"sum(resets({select('process.uptime', NODE)}[$__rate_interval]))",
+                f"sum(resets({select('process.uptime', NODE)}[$__rate_interval]) {_OF_AGENTS})",
                 "exporters",
             ),
             query(

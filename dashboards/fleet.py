@@ -83,7 +83,7 @@ def _now(made: Board) -> None:
             "late", "Late", "Not heard for 1.5 intervals; after 2 a node expires.", ANY_IS_WORTH_A_LOOK
         ),
         _nodes_that_are(
-            "expired", "Expired", "Not heard for 2 intervals, and not yet forgotten.", ANY_IS_BAD
+            "expired", "Expired", "Not heard for 2 intervals, and not yet forgotten.", ANY_IS_WORTH_A_LOOK
         ),
         _nodes_that_are(
             "draining", "Draining", "Said that they leave. They offer no capacity.", ((None, "blue"),)
@@ -97,14 +97,14 @@ def _now(made: Board) -> None:
             steps=ANY_IS_BAD,
         ),
         number(
-            "Publishes that succeed",
+            "Publish success",
             f"{_SUCCEEDED} / ({_SUCCEEDED} + {_FAILED})",
             description="Share of publish attempts that were answered 2xx. The objective is 99.5 %.",
             unit="percentunit",
             steps=((None, "red"), (0.99, "yellow"), (1 - _BUDGET, "green")),
         ),
         number(
-            "Error budget left, 30 days",
+            "Error budget, 30 d",
             f"1 - {_over_30_days('failures')} / {_over_30_days('attempts')} / {_BUDGET}",
             description="What is left of the 0.5 % of publishes that may fail in 30 days; below 0 the "
             "objective is missed. Needs the recording rules, and is not told by region.",
@@ -113,7 +113,7 @@ def _now(made: Board) -> None:
             instant=True,
         ),
         number(
-            "Queued work per free slot",
+            "Queued per free slot",
             f"{_QUEUED} / clamp_min({_FREE}, 1)",
             description="Messages that wait, for each slot that is free. Above 1 for long, capacity is "
             "short.",

@@ -61,7 +61,7 @@ def _now(made: Board) -> None:
             unit="none",
         ),
         number(
-            "Uncorrected errors, 1 h",
+            "Uncorrected, 1 h",
             f"{sum_by('', increase('hw.errors', NODE, _GPU, _UNCORRECTED, over='1h'))} or vector(0)",
             description="Memory errors that could not be corrected, and NVIDIA's Xid events. Any is a "
             "reason to drain the node.",
@@ -98,7 +98,7 @@ def _now(made: Board) -> None:
             unit="watt",
         ),
         number(
-            "Idle GPUs while queues wait",
+            "Idle while work waits",
             f"(count({_IDLE}) or vector(0)) and on () (sum({waiting}) > 0) or vector(0)",
             description="GPUs below 5 % utilisation while messages wait: work does not reach them. Look at "
             "Capacity on the Node dashboard, then at the workers.",
@@ -170,7 +170,7 @@ def _cards(made: Board) -> None:
             steps=((None, "blue"),),
         ),
         graph(
-            "Energy",
+            "Mean power, by energy meter",
             query(f"max by ({_CARD}) ({rate('hw.energy', NODE, _GPU)})", _CARD_LEGEND),
             description="Energy used per second, from the card's own meter, where it has one: what it drew "
             "on average, spikes between two readings of its power included.",

@@ -161,4 +161,4 @@ def _query(asked: Asked, document: Mapping[str, Any], parse: Parser) -> Iterator
 
 
 def _says_window(title: str) -> bool:
-    return any(words in title for words in ("1 h", "last hour", "30 days"))
+    return any(words in title for words in ("1 h", "last hour", "30 d"))

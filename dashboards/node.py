@@ -60,7 +60,7 @@ def _now(made: Board) -> None:
             steps=((None, "green"), (120, "yellow"), (240, "red")),
         ),
         number(
-            "Publishes that succeed, 1 h",
+            "Publish success, 1 h",
             f"{succeeded} / ({succeeded} + {failed})",
             description="Share of the last hour's publish attempts that were answered 2xx.",
             unit="percentunit",

@@ -22,6 +22,7 @@ _REQUESTS = "http.server.request.duration"
 _COUNTED = "http_server_request_duration_seconds_count"
 _BY_RECEIVER = "service_instance_id"
 _RECEIVER_LEGEND = "{{service_instance_id}}"
+_NOTHING = 'label_replace(vector(0), "error_type", "none", "", "")'
 _HEARTBEATS = 'http_route="/openclaw/availability"'
 _OURS = f"and on (service_instance_id) {select('openclaw.registry.loop.lag', JOB)}"
 """Keeps process metrics to those of receivers: agents have the same."""
@@ -146,7 +147,7 @@ def _requests(made: Board) -> None:
         ),
         ranking(
             "Refusals by cause",
-            f"topk(10, {sum_by('error_type', refused)})",
+            f"sort_desc(topk(10, {sum_by('error_type', refused)} > 0)) or on () {_NOTHING}",
             "{{error_type}}",
             description="The ten commonest causes within the chosen time. docs/wire.md says what each means.",
             unit="none",

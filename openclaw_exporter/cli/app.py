@@ -27,6 +27,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "check-config": "Check a configuration file and report all its errors at once.",
     "nodes": "List the nodes of a receiver's registry.",
     "pki": "Make certificates and token keys.",
+    "dashboards": "Write the Grafana dashboards and the Prometheus rules.",
 }
 """Each command with its help in one line, so that `--help` imports none of them."""
 
