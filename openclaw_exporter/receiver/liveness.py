@@ -82,8 +82,10 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     draining: bool = False
 
 
-class NodeState(msgspec.Struct, kw_only=True, gc=False):
-    """What is known of one node. Never changed in place, but for `bucket`.
+class NodeState(msgspec.Struct, kw_only=True, gc=False, array_like=True):
+    """What is known of one node. Never changed in place, but for what the wheel and the store keep in it.
+
+    A store may keep it in array form: a field is only ever added at the end, and with a default.
 
     Attributes:
         node_id: The node.
@@ -106,6 +108,8 @@ class NodeState(msgspec.Struct, kw_only=True, gc=False):
         lapsed_at: When it expired or went offline, listening time.
         lapsed_ms: The same by the wall clock.
         bucket: Where the timing wheel keeps it, -1: nowhere. The wheel's own.
+        trail: Where the store keeps the node's newest arrival, -1: nowhere. The store's own.
+        stored: The batch in which the store keeps this state, 0: in none. The store's own.
     """
 
     node_id: str
@@ -128,6 +132,8 @@ class NodeState(msgspec.Struct, kw_only=True, gc=False):
     lapsed_at: float = 0.0
     lapsed_ms: int = 0
     bucket: int = -1
+    trail: int = -1
+    stored: int = 0
 
 
 class Outcome(NamedTuple):
@@ -303,7 +309,8 @@ def _live(
     content = arrival if newer or state is None else state
     sequence = arrival.sequence or ((-1, -1) if state is None else (state.epoch, state.number))
     heard = NodeState(
-        node_id=arrival.node_id,
+        # Always the same object: a name is long, and there are many.
+        node_id=arrival.node_id if state is None else state.node_id,
         payload=content.payload,
         tags=content.tags if state is None or content.tags != state.tags else state.tags,
         version=content.version,
@@ -321,6 +328,7 @@ def _live(
         skew_ms=arrival.sent_ms - at.at_ms,
         state="draining" if draining else "up",
         bucket=-1 if state is None else state.bucket,
+        trail=-1 if state is None else state.trail,
     )
     was_live = state is not None and state.state not in LAPSED
     return Judgement(_outcome("recorded", heard, arrival, at, rules), heard, event, gap if was_live else None)

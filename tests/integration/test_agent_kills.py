@@ -15,6 +15,7 @@ import pytest
 
 from support.command import Command, ReceiverCommand, openclaw_tables
 from support.ports import free_port
+from support.registry import left_in
 from support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -93,5 +94,4 @@ def waiting(state: Path) -> set[int]:
 
 def arrivals(database: Path) -> Counter[int]:
     """Return how often each heartbeat's time stands in the registry."""
-    with closing(sqlite3.connect(database)) as connection:
-        return Counter(row[0] for row in connection.execute("SELECT sent_ms FROM arrivals"))
+    return Counter(row.sent_ms for row in left_in(database).arrivals)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import pytest
 
 from support.command import ReceiverCommand
 from support.nodes import PlayedNode
+from support.registry import left_in
 from support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -56,8 +56,8 @@ class Beating(threading.Thread):
         return answer.status_code != httpx.codes.SERVICE_UNAVAILABLE
 
 
-@pytest.mark.slow
-def test_no_acknowledged_heartbeat_is_lost_and_nobody_expires(pki: Pki, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds", [6, pytest.param(ROUNDS, marks=pytest.mark.slow)])
+def test_no_acknowledged_heartbeat_is_lost_and_nobody_expires(pki: Pki, tmp_path: Path, rounds: int) -> None:
     receiver = ReceiverCommand(tmp_path, pki)
     random.seed(20261122)
     # Six nodes press on, two beat at the pace of their interval only.
@@ -68,7 +68,7 @@ def test_no_acknowledged_heartbeat_is_lost_and_nobody_expires(pki: Pki, tmp_path
         thread.start()
     started = time.monotonic()
     before_ready = 0
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         time.sleep(random.uniform(0.02, 0.5))
         assert expired(receiver) == 0
         receiver.kill()
@@ -87,16 +87,19 @@ def test_no_acknowledged_heartbeat_is_lost_and_nobody_expires(pki: Pki, tmp_path
     receiver.kill()
 
     acknowledged = {(thread.node.node_id, sent_ms) for thread in beating for sent_ms in thread.acknowledged}
-    stored, states = registry(receiver.database)
+    left = left_in(receiver.database)
+    stored = {(row.node_id, row.sent_ms) for row in left.arrivals}
+    states = {state.state for state in left.nodes.values()}
     print(
-        f"\n{ROUNDS + before_ready} kills in {time.monotonic() - started:.0f} s: {len(acknowledged)} "
+        f"\n{rounds + before_ready} kills in {time.monotonic() - started:.0f} s: {len(acknowledged)} "
         f"acknowledged, {len(acknowledged - stored)} of them lost, {len(stored)} stored, "
-        f"states {set(states.values())}"
+        f"states {states}"
     )
-    assert len(acknowledged) > ROUNDS
+    assert len(acknowledged) > rounds
     assert acknowledged <= stored
     assert [refusal for thread in beating for refusal in thread.refusals] == []
-    assert set(states.values()) == {"up"}
+    assert states == {"up"}
+    assert len(stored) == len(left.arrivals)
 
 
 def expired(receiver: ReceiverCommand) -> float:
@@ -107,19 +110,3 @@ def expired(receiver: ReceiverCommand) -> float:
         return found or [0.0]
 
     return sum(wait_until(scraped, what=EXPIRED))
-
-
-def registry(database: Path) -> tuple[set[tuple[str, int]], dict[str, str]]:
-    """Read the stored keys and each node's state from the file that the killed receiver left."""
-    connection = sqlite3.connect(database)
-    arrivals = connection.execute("SELECT lower(hex(node_id)), sent_ms FROM arrivals").fetchall()
-    nodes = dict(connection.execute("SELECT lower(hex(node_id)), state FROM nodes").fetchall())
-    connection.close()
-    return {(dashed(node), sent_ms) for node, sent_ms in arrivals}, {
-        dashed(node): state for node, state in nodes.items()
-    }
-
-
-def dashed(digits: str) -> str:
-    """Return a UUID's 32 digits in groups."""
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -20,6 +20,8 @@ from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from openclaw_exporter.errors import StateError, StoreUnavailableError
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.census import Census, take_census
@@ -29,6 +31,8 @@ from openclaw_exporter.receiver.order import Order
 from openclaw_exporter.receiver.query import scan, select, view
 from openclaw_exporter.receiver.refusals import SheddingError
 from openclaw_exporter.receiver.registry import Registry, Stored
+from openclaw_exporter.receiver.store.records import NOWHERE, Batch, place
+from openclaw_exporter.receiver.store.tail import Tail
 from openclaw_exporter.receiver.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -49,6 +53,10 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _BATCH: Final = 1024
+_PACE: Final = 0.005
+"""Seconds between the beginnings of two batches of arrivals, where they come faster than that. A commit costs
+as much as several heartbeats, and none is in a hurry of milliseconds."""
+
 _CLOCK_EVERY: Final = 1.0
 _PURGE_EVERY: Final = 5.0
 _PURGE_ROWS: Final = 1000
@@ -99,6 +107,9 @@ class EmbeddedStore:
         self._episodes = Episodes(_logger)
         self._available = False
         self._closing = False
+        self._taken_at = 0.0
+        self._number = 0
+        self._tail = Tail()
         self._busy_since: float | None = None
         self._shed_at: float | None = None
         self._stored_at = self._purged_at = self._probed_at = clock.elapsed()
@@ -114,14 +125,16 @@ class EmbeddedStore:
         self._wake = asyncio.Event()
         self._writer = Writer(asyncio.get_running_loop(), "openclaw-store")
         try:
-            seconds, interruption = await self._writer.submit(self._database.open)
-            states = await self._writer.submit(self._database.load)
+            seconds, interruption, self._number = await self._writer.submit(self._database.open)
+            loaded = await self._writer.submit(self._database.load)
         except BaseException:
             await self._writer.submit(self._database.close)
             await self._writer.stop()
             raise
         listening = ListeningClock(self._clock, seconds=seconds, interruption=interruption)
-        self._registry = Registry(self._rules, listening, states)
+        self._registry = Registry(self._rules, listening, loaded.states)
+        for number, node_ids in loaded.batches:
+            self._tail.add(number, node_ids)
         self._order = Order(self._registry.nodes)
         self._available = True
         self._task = asyncio.create_task(self._run(), name="openclaw-store")
@@ -201,8 +214,9 @@ class EmbeddedStore:
     async def history(self, node_id: str) -> list[KeyRow]:
         """Return what arrived from a node in the last hour, oldest first."""
         since = self._registry.listening.read().seconds - KEY_LIFE_SECONDS
+        trail = self._trail(node_id)
         try:
-            return await self._timed("history", partial(self._database.history, node_id, since=since))
+            return await self._timed("history", partial(self._database.history, node_id, trail, since=since))
         except sqlite3.Error as error:
             raise StoreUnavailableError("the registry's store cannot be read now") from error
 
@@ -242,6 +256,8 @@ class EmbeddedStore:
     async def _work(self) -> None:
         more = True
         while self._available and (more or self._waiting):
+            if self._waiting:
+                await self._pace()
             more = await self._batch()
         now = self._clock.elapsed()
         if self._available and now - self._purged_at >= _PURGE_EVERY:
@@ -250,6 +266,14 @@ class EmbeddedStore:
             # Where it was not the last of them the next tick goes on.
             if await self._guarded("purge", purge) != _PURGE_ROWS:
                 self._purged_at = now
+
+    async def _pace(self) -> None:
+        """Let arrivals gather where the last of them were taken up just now."""
+        now = time.monotonic()
+        left = self._taken_at + _PACE - now
+        if left > 0:
+            await asyncio.sleep(left)
+        self._taken_at = max(now, self._taken_at + _PACE)
 
     async def _batch(self, *, last: bool = False) -> bool:
         """Record what waits and let time pass; return whether more nodes have come due than fitted."""
@@ -269,21 +293,23 @@ class EmbeddedStore:
 
     async def _lookup(self, arrivals: list[Arrival]) -> Stored | None:
         needed = filter(self._registry.needs_lookup, arrivals)
-        keys = [(arrival.node_id, arrival.sent_ms) for arrival in needed]
+        keys = [(arrival.node_id, arrival.sent_ms, self._trail(arrival.node_id)) for arrival in needed]
         return await self._guarded("lookup", partial(self._database.lookup, keys)) if keys else _NOTHING
 
     async def _commit(self, plan: Plan, *, last: bool) -> bool:
         clock_is_old = self._clock.elapsed() - self._stored_at >= _CLOCK_EVERY and bool(self._registry.nodes)
         if plan.durable or clock_is_old or last:
+            batch = self._prepare(plan)
             stored = None
             try:
-                stored = await self._guarded("commit", partial(self._store, plan))
+                stored = await self._guarded("commit", partial(self._store, batch))
             finally:
                 if stored is None:
                     self._registry.abandon(plan)
             if stored is None:
                 return False
             self._stored_at = self._clock.elapsed()
+            self._note(batch)
         self._registry.apply(plan)
         self._order.note(plan)
         for event, state in plan.events:
@@ -295,10 +321,50 @@ class EmbeddedStore:
                 self._observer.updated(state)
         return True
 
-    def _store(self, plan: Plan) -> bool:
-        self._database.commit(
-            plan.moment, nodes=plan.changed, forgotten=plan.forgotten, arrivals=plan.keys.values()
-        )
+    def _prepare(self, plan: Plan) -> Batch:
+        """Return what a plan writes; its states then say where they and their arrivals are."""
+        number = self._number + 1
+        keys: list[tuple[KeyRow, int]] = []
+        strangers: list[KeyRow] = []
+        for row in plan.keys.values():
+            state = self._after(plan, row.node_id)
+            if state is None:
+                strangers.append(row)
+                continue
+            if row.node_id not in plan.states:
+                # Only its trail is new.
+                state = plan.states[row.node_id] = msgspec.structs.replace(state)
+            plan.only_late.discard(row.node_id)
+            keys.append((row, state.trail))
+            state.trail = place(number, len(keys) - 1)
+        states = plan.changed
+        for state in states:
+            state.stored = number
+        folded, dropped = self._tail.surplus(len(self._registry.nodes), partial(self._after, plan))
+        forgotten = plan.forgotten
+        if not (keys or states or forgotten):
+            number = self._number
+        return Batch(number, plan.moment, keys, strangers, states, forgotten, folded, dropped)
+
+    def _after(self, plan: Plan, node_id: str) -> NodeState | None:
+        """Return a node's state as it is after a plan."""
+        return plan.states[node_id] if node_id in plan.states else self._registry.nodes.get(node_id)
+
+    def _note(self, batch: Batch) -> None:
+        """Note that a batch is stored."""
+        if batch.number != self._number:
+            self._number = batch.number
+            self._tail.add(batch.number, [state.node_id for state in batch.states])
+        for state in batch.folded:
+            state.stored = 0
+        self._tail.drop(batch.dropped)
+
+    def _trail(self, node_id: str) -> int:
+        state = self._registry.nodes.get(node_id)
+        return NOWHERE if state is None else state.trail
+
+    def _store(self, batch: Batch) -> bool:
+        self._database.commit(batch)
         return True
 
     async def _guarded(self, operation: str, work: Callable[[], T]) -> T | None:
@@ -337,10 +403,14 @@ class EmbeddedStore:
         moment = self._registry.listening.read()
         nodes = list(self._registry.nodes.values())
         try:
-            await self._timed("recover", partial(self._database.recover, moment, nodes))
+            fresh = await self._timed("recover", partial(self._database.recover, moment, self._number, nodes))
         except _FAILURES as error:
             self._lose(type(error).__name__, f"{self._database.path}: the registry cannot be stored: {error}")
             return
+        if fresh:
+            self._tail.clear()
+            for state in nodes:
+                state.stored = 0
         self._available = True
         self._registry.listening.hear("store")
         self._episodes.end("store", f"{self._database.path}: the registry can be stored again")

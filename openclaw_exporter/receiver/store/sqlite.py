@@ -1,5 +1,9 @@
 """The registry's durable log: one SQLite file, one connection, used by one thread.
 
+A commit appends: the new states of nodes as one row of `state_batches`, and their arrivals as one row of
+`arrival_batches`, however many there are. The table `nodes` holds what was folded into it (`tail.py`); a
+state in a batch is newer than the one there. A start reads the table and then the batches in their order.
+
 `synchronous=FULL` on a write-ahead log: what a commit has returned for survives a kill -9 and a power cut.
 The connection holds its lock for as long as it lives, so that two receivers cannot share a file by mistake.
 """
@@ -9,56 +13,95 @@ from __future__ import annotations
 import os
 import sqlite3
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
-
-import msgspec
+from sys import intern
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from openclaw_exporter.errors import StateError
-from openclaw_exporter.receiver.liveness import NodeState
 from openclaw_exporter.receiver.registry import KeyRow, Stored
+from openclaw_exporter.receiver.store.records import (
+    KEY_SIZE,
+    NOWHERE,
+    Batch,
+    batch_and_index,
+    blob_of,
+    decode_changes,
+    decode_state,
+    encode_changes,
+    encode_state,
+    pack_keys,
+    read_key,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from openclaw_exporter.receiver.listening import Moment
+    from openclaw_exporter.receiver.liveness import NodeState
     from openclaw_exporter.receiver.registry import Key
 
 _REMEDY: Final = "name another file in receiver.store.url"
-_SCHEMA_VERSION: Final = 1
+_SCHEMA_VERSION: Final = 2
 _APPLICATION_ID: Final = 0x4F436C77  # "OClw"
 _SCHEMA: Final = """
 CREATE TABLE clock (
-    id INTEGER PRIMARY KEY CHECK (id = 0), seconds REAL NOT NULL, interruption INTEGER NOT NULL
+    id INTEGER PRIMARY KEY CHECK (id = 0), seconds REAL NOT NULL, interruption INTEGER NOT NULL,
+    batch INTEGER NOT NULL
 ) STRICT;
-INSERT INTO clock VALUES (0, 0, 0);
-CREATE TABLE nodes (
-    node_id BLOB PRIMARY KEY, payload BLOB NOT NULL, sent_ms INTEGER NOT NULL, newest_ms INTEGER NOT NULL,
-    epoch INTEGER NOT NULL, number INTEGER NOT NULL, first_seen_ms INTEGER NOT NULL,
-    last_seen_ms INTEGER NOT NULL, heard_at REAL NOT NULL, interruption INTEGER NOT NULL,
-    interval INTEGER NOT NULL, answered INTEGER NOT NULL, skew_ms INTEGER NOT NULL, state TEXT NOT NULL,
-    lapsed_at REAL NOT NULL, lapsed_ms INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE TABLE arrivals (
+INSERT INTO clock VALUES (0, 0, 0, 0);
+CREATE TABLE nodes (node_id BLOB PRIMARY KEY, state BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE state_batches (number INTEGER PRIMARY KEY, states BLOB NOT NULL) STRICT;
+CREATE TABLE arrival_batches (number INTEGER PRIMARY KEY, heard_at REAL NOT NULL, keys BLOB NOT NULL) STRICT;
+CREATE TABLE strangers (
     node_id BLOB NOT NULL, sent_ms INTEGER NOT NULL, digest BLOB NOT NULL, result TEXT NOT NULL,
     at_ms INTEGER NOT NULL, heard_at REAL NOT NULL, epoch INTEGER, number INTEGER,
     PRIMARY KEY (node_id, sent_ms)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX arrivals_by_age ON arrivals (heard_at);
+CREATE INDEX strangers_by_age ON strangers (heard_at);
 """
-_PUT_NODE: Final = "INSERT OR REPLACE INTO nodes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_PUT_ARRIVAL: Final = "INSERT OR REPLACE INTO arrivals VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-_PURGE: Final = """
-DELETE FROM arrivals WHERE (node_id, sent_ms) IN (
-    SELECT node_id, sent_ms FROM arrivals WHERE heard_at < ? ORDER BY heard_at LIMIT ?
+_PUT_NODE: Final = "INSERT OR REPLACE INTO nodes VALUES (?, ?)"
+# A batch whose commit failed may be there nevertheless; nobody was promised anything of it.
+_PUT_STATES: Final = "INSERT OR REPLACE INTO state_batches VALUES (?, ?)"
+_PUT_KEYS: Final = "INSERT OR REPLACE INTO arrival_batches VALUES (?, ?, ?)"
+_PUT_STRANGER: Final = "INSERT OR REPLACE INTO strangers VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_PURGE_STRANGERS: Final = """
+DELETE FROM strangers WHERE (node_id, sent_ms) IN (
+    SELECT node_id, sent_ms FROM strangers WHERE heard_at < ? ORDER BY heard_at LIMIT ?
 )
 """
-_NEWEST: Final = "SELECT max(sent_ms) FROM arrivals WHERE node_id = ?"
-_HISTORY: Final = """
-SELECT sent_ms, digest, result, at_ms, heard_at, epoch, number FROM arrivals
-WHERE node_id = ? AND heard_at >= ? ORDER BY heard_at, sent_ms
+_OLDEST: Final = "SELECT number, heard_at FROM arrival_batches ORDER BY number LIMIT ?"
+_STRANGER: Final = "SELECT digest FROM strangers WHERE node_id = ? AND sent_ms = ?"
+_NEWEST: Final = "SELECT max(sent_ms) FROM strangers WHERE node_id = ?"
+_STRANGERS_HISTORY: Final = """
+SELECT sent_ms, digest, result, at_ms, heard_at, epoch, number FROM strangers
+WHERE node_id = ? AND heard_at >= ?
 """
+
+
+class Opened(NamedTuple):
+    """What a file knows when it is opened.
+
+    Attributes:
+        seconds: Listening time.
+        interruption: The number of the interruption that ends now.
+        batch: The number of the last batch.
+    """
+
+    seconds: float
+    interruption: int
+    batch: int
+
+
+class Loaded(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        states: Every node, with the number of the batch that its state is in, if it is in one.
+        batches: The batches of states, the oldest first: number, and whose states.
+    """
+
+    states: list[NodeState]
+    batches: list[tuple[int, list[str]]]
 
 
 class Database:
@@ -73,11 +116,8 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self._inode = (0, 0)
 
-    def open(self) -> tuple[float, int]:
+    def open(self) -> Opened:
         """Open the file, make its tables where it is new, and number a new interruption of listening.
-
-        Returns:
-            Listening time in seconds, and the number of the interruption that ends now.
 
         Raises:
             StateError: The file cannot be opened, is none of ours, or another receiver uses it.
@@ -86,19 +126,22 @@ class Database:
             self._connect()
             with self._transaction() as connection:
                 connection.execute("UPDATE clock SET interruption = interruption + 1")
-                clock = connection.execute("SELECT seconds, interruption FROM clock")
-                seconds, interruption = clock.fetchone()
+                clock = connection.execute("SELECT seconds, interruption, batch FROM clock").fetchone()
         except (OSError, sqlite3.Error) as error:
             self.close()
             raise StateError(_explain(self.path, error)) from error
-        return seconds, interruption
+        return Opened(*clock)
 
-    def recover(self, moment: Moment, nodes: Iterable[NodeState]) -> None:
+    def recover(self, moment: Moment, batch: int, nodes: Collection[NodeState]) -> bool:
         """Open the file anew after a failure and prove that it can be written.
 
         Args:
             moment: The clock to store.
+            batch: The number of the last batch.
             nodes: Every node, for the case that the file was lost and is new.
+
+        Returns:
+            Whether it is new; it then has these nodes and no batch.
 
         Raises:
             OSError: It cannot be opened.
@@ -107,7 +150,8 @@ class Database:
         """
         self.close()
         fresh = self._connect()
-        self.commit(moment, nodes=nodes if fresh else ())
+        self.commit(Batch(batch, moment, folded=list(nodes) if fresh else ()))
+        return fresh
 
     def close(self) -> None:
         """Close the file, if it is open."""
@@ -116,18 +160,36 @@ class Database:
                 self._connection.close()
             self._connection = None
 
-    def load(self) -> list[NodeState]:
+    def load(self) -> Loaded:
         """Read every node."""
-        return [_node(row) for row in self._open_connection().execute("SELECT * FROM nodes")]
+        connection = self._open_connection()
+        shared: dict[tuple[str, ...], tuple[str, ...]] = {}
+        nodes: dict[str, NodeState] = {}
 
-    def commit(
-        self,
-        moment: Moment,
-        *,
-        nodes: Iterable[NodeState] = (),
-        forgotten: Sequence[str] = (),
-        arrivals: Iterable[KeyRow] = (),
-    ) -> None:
+        def take(state: NodeState, number: int) -> None:
+            state.bucket, state.stored = -1, number
+            # Thousands of nodes have the same ones.
+            state.tags = shared.setdefault(state.tags, state.tags)
+            state.version = intern(state.version)
+            known = nodes.get(state.node_id)
+            if known is not None:
+                # The same object everywhere: a name is long.
+                state.node_id = known.node_id
+            nodes[state.node_id] = state
+
+        for (blob,) in connection.execute("SELECT state FROM nodes"):
+            take(decode_state(blob), 0)
+        batches: list[tuple[int, list[str]]] = []
+        for number, blob in connection.execute("SELECT number, states FROM state_batches ORDER BY number"):
+            changes = decode_changes(blob)
+            for state in changes.states:
+                take(state, number)
+            for node_id in changes.forgotten:
+                nodes.pop(node_id, None)
+            batches.append((number, [state.node_id for state in changes.states]))
+        return Loaded(list(nodes.values()), batches)
+
+    def commit(self, batch: Batch) -> None:
         """Store everything, or nothing; returns when it is on the disk.
 
         Raises:
@@ -137,42 +199,94 @@ class Database:
         if _inode(self.path) != self._inode:
             message = "the file has been moved, deleted or replaced"
             raise sqlite3.OperationalError(message)
+        folded = [(blob_of(state.node_id), encode_state(state)) for state in batch.folded]
         with self._transaction() as connection:
-            if forgotten:
-                keys = [(_blob(node_id),) for node_id in forgotten]
+            if batch.forgotten:
+                keys = [(blob_of(node_id),) for node_id in batch.forgotten]
                 connection.executemany("DELETE FROM nodes WHERE node_id = ?", keys)
-                connection.executemany("DELETE FROM arrivals WHERE node_id = ?", keys)
-            connection.executemany(_PUT_NODE, map(_node_row, nodes))
-            connection.executemany(_PUT_ARRIVAL, map(_arrival_row, arrivals))
+                connection.executemany("DELETE FROM strangers WHERE node_id = ?", keys)
+            if batch.states or batch.forgotten:
+                connection.execute(_PUT_STATES, (batch.number, encode_changes(batch)))
+            if batch.keys:
+                keys_of_all = pack_keys(batch.keys)
+                connection.execute(_PUT_KEYS, (batch.number, batch.moment.seconds, keys_of_all))
+            if batch.strangers:
+                connection.executemany(_PUT_STRANGER, map(_stranger_row, batch.strangers))
+            if folded:
+                # In the table's own order neighbours share a page.
+                connection.executemany(_PUT_NODE, sorted(folded))
+            if batch.dropped:
+                connection.execute("DELETE FROM state_batches WHERE number <= ?", (batch.dropped,))
             connection.execute(
-                "UPDATE clock SET seconds = ?, interruption = ?", (moment.seconds, moment.interruption)
+                "UPDATE clock SET seconds = ?, interruption = ?, batch = ?",
+                (batch.moment.seconds, batch.moment.interruption, batch.number),
             )
 
-    def lookup(self, keys: Iterable[Key]) -> Stored:
-        """Return what is stored under these idempotency keys and of their nodes."""
+    def lookup(self, keys: Iterable[tuple[str, int, int]]) -> Stored:
+        """Return what is stored under these idempotency keys and of their nodes.
+
+        Args:
+            keys: Node, the heartbeat's time, and the place of the node's newest arrival.
+        """
         connection = self._open_connection()
         found: dict[Key, bytes] = {}
         newest: dict[str, int] = {}
-        for node_id, sent_ms in keys:
-            row = connection.execute(
-                "SELECT digest FROM arrivals WHERE node_id = ? AND sent_ms = ?", (_blob(node_id), sent_ms)
-            ).fetchone()
+        for node_id, sent_ms, trail in keys:
+            node = blob_of(node_id)
+            row = connection.execute(_STRANGER, (node, sent_ms)).fetchone()
             if row is not None:
                 found[node_id, sent_ms] = row[0]
+            elif (digest := self._find(node_id, sent_ms, trail)) is not None:
+                found[node_id, sent_ms] = digest
             if node_id not in newest:
-                rows = connection.execute(_NEWEST, (_blob(node_id),))
-                newest[node_id] = rows.fetchone()[0] or 0
+                newest[node_id] = connection.execute(_NEWEST, (node,)).fetchone()[0] or 0
         return Stored(found, newest)
 
-    def history(self, node_id: str, *, since: float) -> list[KeyRow]:
-        """Return what arrived from a node since a listening time, oldest first."""
-        rows = self._open_connection().execute(_HISTORY, (_blob(node_id), since))
-        return [KeyRow(node_id, *row) for row in rows]
+    def history(self, node_id: str, trail: int, *, since: float) -> list[KeyRow]:
+        """Return what arrived from a node since a listening time, oldest first.
+
+        Args:
+            node_id: The node.
+            trail: The place of its newest arrival.
+            since: Listening time.
+        """
+        strangers = self._open_connection().execute(_STRANGERS_HISTORY, (blob_of(node_id), since))
+        rows = [KeyRow(node_id, *row) for row in strangers]
+        rows += [row for row in self._chain(node_id, trail) if row.heard_at >= since]
+        return sorted(rows, key=lambda row: (row.heard_at, row.sent_ms))
 
     def purge(self, before: float, limit: int) -> int:
-        """Delete the oldest arrivals from before a listening time, and return how many."""
+        """Delete the oldest arrivals from before a listening time; return how many rows or batches went."""
         with self._transaction() as connection:
-            return connection.execute(_PURGE, (before, limit)).rowcount
+            gone = [number for number, at in connection.execute(_OLDEST, (limit,)) if at < before]
+            if gone:
+                connection.execute("DELETE FROM arrival_batches WHERE number <= ?", (gone[-1],))
+            return max(len(gone), connection.execute(_PURGE_STRANGERS, (before, limit)).rowcount)
+
+    def _find(self, node_id: str, sent_ms: int, trail: int) -> bytes | None:
+        return next((row.digest for row in self._chain(node_id, trail) if row.sent_ms == sent_ms), None)
+
+    def _chain(self, node_id: str, trail: int) -> Iterator[KeyRow]:
+        """Yield a node's arrivals, the newest first, until their batch is gone."""
+        connection = self._open_connection()
+        while trail != NOWHERE:
+            number, index = batch_and_index(trail)
+            try:
+                blob = connection.blobopen("arrival_batches", "keys", number, readonly=True)
+            except sqlite3.OperationalError:
+                # There is no such row.
+                return
+            with blob:
+                blob.seek(index * KEY_SIZE)
+                record = blob.read(KEY_SIZE)
+            if len(record) < KEY_SIZE:
+                return
+            row, before = read_key(record)
+            # Every arrival lies behind the one before it, or the file is not what was written.
+            if row.node_id != node_id or before >= trail:
+                return
+            yield row
+            trail = before
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._open_connection())
@@ -191,6 +305,8 @@ class Database:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        # What is deleted is overwritten where that costs no page of its own.
+        connection.execute("PRAGMA secure_delete = FAST")
         with _Transaction(connection):
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if tables == 0:
@@ -226,72 +342,13 @@ class _Transaction:
                     self._connection.execute("ROLLBACK")
 
 
-class _Content(msgspec.Struct):
-    capacity: dict[str, int | float]
-    tags: tuple[str, ...]
-    version: str
-
-
-_CONTENT = msgspec.json.Decoder(_Content)
-
-
 def _inode(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
 
 
-def _blob(node_id: str) -> bytes:
-    return bytes.fromhex(node_id.replace("-", ""))
-
-
-def _node_row(state: NodeState) -> tuple[object, ...]:
-    return (
-        _blob(state.node_id),
-        state.payload,
-        state.sent_ms,
-        state.newest_ms,
-        state.epoch,
-        state.number,
-        state.first_seen_ms,
-        state.last_seen_ms,
-        state.heard_at,
-        state.interruption,
-        state.interval,
-        state.answered,
-        state.skew_ms,
-        state.state,
-        state.lapsed_at,
-        state.lapsed_ms,
-    )
-
-
-def _arrival_row(row: KeyRow) -> tuple[object, ...]:
-    return (_blob(row.node_id), *row[1:])
-
-
-def _node(row: tuple[Any, ...]) -> NodeState:
-    content = _CONTENT.decode(row[1])
-    return NodeState(
-        node_id=str(UUID(bytes=row[0])),
-        payload=row[1],
-        tags=content.tags,
-        version=content.version,
-        slots=int(content.capacity["available_slots"]),
-        sent_ms=row[2],
-        newest_ms=row[3],
-        epoch=row[4],
-        number=row[5],
-        first_seen_ms=row[6],
-        last_seen_ms=row[7],
-        heard_at=row[8],
-        interruption=row[9],
-        interval=row[10],
-        answered=row[11],
-        skew_ms=row[12],
-        state=row[13],
-        lapsed_at=row[14],
-        lapsed_ms=row[15],
-    )
+def _stranger_row(row: KeyRow) -> tuple[object, ...]:
+    return (blob_of(row.node_id), *row[1:])
 
 
 def _explain(path: Path, error: Exception) -> str:
