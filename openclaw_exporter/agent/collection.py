@@ -53,10 +53,12 @@ class Collection:
         self._unloaded: dict[str, int] = {}
         self._changed = threading.Event()
         self._closing = False
+        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._attend, name="collection", daemon=True)
 
     def start(self) -> None:
         """Start attending to collectors, those added later too."""
+        self._began = time.monotonic()
         self._thread.start()
 
     @property
@@ -77,8 +79,8 @@ class Collection:
     def replace(self, loaded: Iterable[LoadedCollector]) -> None:
         """Run exactly these collectors. One that is the same object as before goes on undisturbed.
 
-        The first collection of each is due at once; the second ones are spread over the interval, so that
-        the collectors do not all run at the same moment for ever.
+        The first collection of each is due at once. Those after it come at the same moments for all that
+        have the same interval: waking a sleeping CPU costs more than most collections, so it happens once.
         """
         with self._lock:
             self._arrange(loaded)
@@ -139,11 +141,11 @@ class Collection:
         self._board.arrange(sorted((*wanted, *((plugin, "") for plugin in self._unloaded))))
         now = time.monotonic()
         workers: dict[CollectorKey, Worker] = {}
-        for number, (key, item) in enumerate(wanted.items()):
+        for key, item in wanted.items():
             worker = kept.get(key) or self._worker(item)
             workers[key] = worker
             if key not in kept:
-                worker.start(due=now, then=now + item.interval * (number + 1) / len(wanted))
+                worker.start(due=now, grid=self._began)
         self._workers = workers
         self._changed.set()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -64,7 +65,7 @@ class Worker:
         self._fresh_for = max(2 * loaded.interval, loaded.interval + loaded.deadline)
         self._lock = threading.Lock()
         self._go = threading.Semaphore(0)
-        self._due = time.monotonic()
+        self._due = self._grid = time.monotonic()
         self._started: float | None = None
         self._overdue = False
         self._closing = False
@@ -84,14 +85,14 @@ class Worker:
         """Whether its thread goes on."""
         return self._thread.is_alive()
 
-    def start(self, *, due: float, then: float) -> None:
+    def start(self, *, due: float, grid: float) -> None:
         """Start the thread.
 
         Args:
             due: When to collect first, monotonic seconds.
-            then: When to collect for the second time; after that at every interval.
+            grid: Monotonic seconds; all later collections are due whole intervals after it.
         """
-        self._due, self._then = due, then
+        self._due, self._grid = due, grid
         self._thread.start()
 
     def attend(self, now: float) -> float:
@@ -127,9 +128,13 @@ class Worker:
         self._thread.join(timeout)
 
     def _skip(self, now: float) -> None:
-        """Move the due time into the future, past every run that was missed."""
-        while self._due <= now:
-            self._due = self._then if self._then > self._due else self._due + self.loaded.interval
+        """Move a due time that has come to the next one, past every run that was missed.
+
+        From the first collection, which comes at any time, that is half an interval to one and a half.
+        """
+        if self._due <= now:
+            interval = self.loaded.interval
+            self._due = self._grid + (math.floor((now - self._grid) / interval + 0.5) + 1) * interval
 
     def _work(self) -> None:
         while True:

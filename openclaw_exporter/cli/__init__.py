@@ -1,10 +1,19 @@
 """The front door: the commands of `openclaw-exporter`."""
 
+# ruff: noqa: PLC0415 - the authority alone needs no click, and neither does an agent
+import sys
+
 
 def main() -> None:
     """Run the command line of this process, and end the process with its exit code."""
     try:
-        from openclaw_exporter.cli.app import app  # noqa: PLC0415 - the authority alone needs no click
+        if sys.argv[1:2] == ["agent"]:
+            from openclaw_exporter.cli.short_cut import agent_arguments, run
+
+            arguments = agent_arguments(sys.argv[2:])
+            if arguments is not None:
+                run(arguments)
+        from openclaw_exporter.cli.app import app
 
         app(prog_name="openclaw-exporter")
     except KeyboardInterrupt:

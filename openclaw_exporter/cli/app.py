@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from openclaw_exporter import __version__
-from openclaw_exporter.errors import ConfigError, UserError
+from openclaw_exporter.cli.mistakes import INTERRUPTED, MISTAKE, text_of
+from openclaw_exporter.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-INTERRUPTED: Final = 130
-"""The exit code after Ctrl-C: 128 + SIGINT, as shells have it."""
-
-_NO_FILE: Final = "no configuration was named: give --config FILE, or set OPENCLAW_CONFIG"
 _COMMANDS: Final[Mapping[str, str]] = {
     "agent": "Collect on this node, export metrics and publish heartbeats.",
     "receiver": "Receive heartbeats and keep the registry of nodes.",
@@ -35,22 +32,14 @@ _COMMANDS: Final[Mapping[str, str]] = {
 class MistakeError(click.ClickException):
     """A user's mistake, told as text; the process ends with 2."""
 
-    exit_code = 2
+    exit_code = MISTAKE
 
     def __init__(self, error: UserError) -> None:
-        super().__init__(_text(error))
+        super().__init__(text_of(error))
 
     def show(self, file: Any = None) -> None:
         """Print the text to standard error."""
         click.echo(f"openclaw-exporter: {self.message}", file=file, err=file is None)
-
-
-def _text(error: UserError) -> str:
-    if isinstance(error, ConfigError) and len(error.problems) > 1:
-        lines = (f"  {problem}" for problem in error.problems)
-        text = "\n".join((f"the configuration has {len(error.problems)} errors:", *lines))
-        return text if any(problem.source for problem in error.problems) else f"{text}\n{_NO_FILE}"
-    return str(error)
 
 
 class LazyGroup(click.Group):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from openclaw_exporter.cli.short_cut import FORMATS, LEVELS
 from openclaw_exporter.config.environment import CONFIG_VARIABLE
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ config_option: Final = click.option(
 )
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 log_level_option: Final = click.option(
-    "--log-level", type=click.Choice(("debug", "info", "warning", "error")), help="The least level to log."
+    "--log-level", type=click.Choice(LEVELS), help="The least level to log."
 )
 log_format_option: Final = click.option(
     "--log-format",
-    type=click.Choice(("auto", "text", "json")),
+    type=click.Choice(FORMATS),
     help="Text for people, JSON for machines; auto is text on a terminal.",
 )
 
