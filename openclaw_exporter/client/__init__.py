@@ -1,4 +1,4 @@
-"""The publisher that the agent uses and that a Chimera can embed alone.
+"""The publisher that the agent uses and that a Chimera can embed alone, and the registry's read client.
 
 from openclaw_exporter.client import Publisher, Report, load_settings_from_env
 
@@ -6,14 +6,22 @@ publisher = Publisher(load_settings_from_env(os.environ), lambda: Report(version
 publisher.start()
 …
 publisher.stop()
+
+with Registry("https://receiver:8443", ca=…, certificate=…, key=…) as registry:
+    for node in registry.nodes(states=["up"], tags=["gpu:true"], min_available_slots=1):
+        …
 """
 
 from openclaw_exporter.client.answers import Outcome
 from openclaw_exporter.client.beats import Report
 from openclaw_exporter.client.clock import Clock, SystemClock
 from openclaw_exporter.client.environment import load_settings_from_env
+from openclaw_exporter.client.events import NodeEvent
 from openclaw_exporter.client.identity import resolve_node_id
+from openclaw_exporter.client.nodes import FleetCapacity, HeardHeartbeat, Node, Reported
 from openclaw_exporter.client.publisher import Publisher
+from openclaw_exporter.client.reading import RegistryError
+from openclaw_exporter.client.registry import Registry
 from openclaw_exporter.client.results import Attempt, Stats
 from openclaw_exporter.client.rollout import in_rollout
 from openclaw_exporter.client.settings import (
@@ -30,9 +38,16 @@ __all__ = [
     "BufferSettings",
     "ClientSettings",
     "Clock",
+    "FleetCapacity",
+    "HeardHeartbeat",
+    "Node",
+    "NodeEvent",
     "Outcome",
     "Publisher",
+    "Registry",
+    "RegistryError",
     "Report",
+    "Reported",
     "StateDirectory",
     "Stats",
     "SystemClock",

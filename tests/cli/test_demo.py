@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import fcntl
 import json
 import os
@@ -23,12 +24,14 @@ from openclaw_exporter.cli.demo.neighbours import silences
 from openclaw_exporter.cli.demo.result import Result
 from openclaw_exporter.cli.demo.view import PlainView, totals
 from openclaw_exporter.cli.demo.watch import Changes, Sight
+from openclaw_exporter.client import Node, Reported
 from support.skip import binary
 from support.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from openclaw_exporter.client.nodes import State
     from support.redis import RedisServer
 
 
@@ -273,16 +276,27 @@ def test_a_child_that_dies_ends_the_demo_with_its_log(place: Path) -> None:
     assert "the receiver ended with -9" in err or "does not answer" in err
 
 
-def node(name: str, state: str) -> dict[str, Any]:
-    capacity = {"workers": 4, "available_slots": 2}
-    heartbeat = {"hostname": name, "queue_depth": {"worker": 3}, "capacity": capacity}
-    return {
-        "node_id": name,
-        "state": state,
-        "reason": "so",
-        "heartbeat": heartbeat,
-        "last_seen": "2026-02-06T12:34:56Z",
-    }
+def node(name: str, state: State) -> Node:
+    at = dt.datetime(2026, 2, 6, 12, 34, 56, tzinfo=dt.UTC)
+    heartbeat = Reported(
+        hostname=name,
+        version="1",
+        capacity={"workers": 4, "available_slots": 2},
+        queue_depth={"worker": 3},
+        last_heartbeat=at,
+        tags=(),
+    )
+    return Node(
+        node_id=name,
+        state=state,
+        reason="so",
+        first_seen=at,
+        last_seen=at,
+        expires_at=at,
+        interval_seconds=60,
+        clock_skew_seconds=0,
+        heartbeat=heartbeat,
+    )
 
 
 def test_changes_are_told_once() -> None:
@@ -310,7 +324,7 @@ def test_changes_are_told_once() -> None:
         (None, 0, ["the registry does not know the real agent"]),
     ],
 )
-def test_what_speaks_against_a_demo_is_told(state: str | None, refused: int, expected: list[str]) -> None:
+def test_what_speaks_against_a_demo_is_told(state: State | None, refused: int, expected: list[str]) -> None:
     nodes = (node("agent", state),) if state else ()
     result = Result(1.0, Sight(nodes, {"refused": refused}), "agent", 3)
     result.judge()

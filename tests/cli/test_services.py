@@ -154,6 +154,46 @@ def test_people_get_a_table(made: PkiDirectory, node: Identity, reader: Identity
 
 
 @pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize(
+    ("flags", "up", "draining"),
+    [
+        ((), f"{NODE} ", " draining: said that it leaves"),
+        (("--json",), '"state": "up"', '"state": "draining"'),
+    ],
+)
+def test_changes_are_told_as_they_come(
+    made: PkiDirectory,
+    node: Identity,
+    reader: Identity,
+    tmp_path: Path,
+    *,
+    flags: tuple[str, ...],
+    up: str,
+    draining: str,
+) -> None:
+    files = ("--ca", str(made.ca), "--certificate", str(reader.certificate), "--key", str(reader.key))
+    shown = ("nodes", "--watch", "--every", "0.2", "--endpoint", made.endpoint, *files, *flags)
+    with Service(tmp_path / "watch", *shown) as watching:
+        with start_agent(tmp_path / "log", node) as agent:
+            watching.wait_for(up)
+            agent.wait_for("publishes to")
+            assert agent.end() == 0
+        watching.wait_for(draining)
+        assert watching.end(signal.SIGINT) == 0
+        assert "Traceback" not in watching.log
+
+
+def test_a_receiver_that_is_away_is_watched_for(made: PkiDirectory, reader: Identity, tmp_path: Path) -> None:
+    files = ("--ca", str(made.ca), "--certificate", str(reader.certificate), "--key", str(reader.key))
+    endpoint = f"https://127.0.0.1:{free_port()}"
+    shown = ("nodes", "--watch", "--every", "0.2", "--endpoint", endpoint, *files)
+    with Service(tmp_path / "watch", *shown) as watching:
+        watching.wait_for("does not answer")
+        assert watching.end(signal.SIGINT) == 0
+        assert watching.log.count("does not answer") == 1
+
+
+@pytest.mark.usefixtures("receiver")
 def test_a_nodes_certificate_reads_nothing(node: Identity) -> None:
     result = command("nodes", "--config", str(node.configuration))
     assert result.returncode == 1
@@ -195,9 +235,9 @@ def test_ctrl_c_ends_a_command_quietly_with_130(made: PkiDirectory, reader: Iden
 MISTAKES = [
     ((), "give --endpoint, --ca, --certificate, --key, or a configuration with --config"),
     (("--endpoint", "http://receiver"), "the endpoint 'http://receiver' is no https URL"),
-    (("--ca", "/nowhere/ca.pem"), "/nowhere/ca.pem: cannot be read: No such file or directory"),
-    (("--ca", "{key}"), "no certificate in PEM form in it"),
-    (("--key", "{other}"), "are not a certificate and its private key"),
+    (("--ca", "/nowhere/ca.pem"), "/nowhere/ca.pem cannot be read: No such file or directory"),
+    (("--ca", "{key}"), "holds no certificate in PEM form"),
+    (("--key", "{other}"), "ca.key is not the key of "),
 ]
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from openclaw_exporter.cli.options import config_option, json_option
-from openclaw_exporter.cli.output import print_json, print_table
 from openclaw_exporter.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from openclaw_exporter.client.nodes import Node
+
 _STATES: Final = ("up", "late", "suspect", "expired", "draining", "offline")
-_COLUMNS: Final = ("node_id", "hostname", "state", "slots", "queues", "interval", "last seen", "tags")
 _file = click.Path(path_type=Path)
 
 
@@ -31,6 +31,15 @@ _file = click.Path(path_type=Path)
     "--tag", "tags", multiple=True, metavar="KEY:VALUE", help="Only nodes with this tag; repeatable."
 )
 @click.option("--min-available-slots", type=click.IntRange(0), help="Only nodes with so many free slots.")
+@click.option("--watch", "watching", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--every",
+    type=click.FloatRange(0.2, 3600),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Between two looks.",
+)
 @json_option
 def command(
     *,
@@ -42,6 +51,8 @@ def command(
     states: Sequence[str],
     tags: Sequence[str],
     min_available_slots: int | None,
+    watching: bool,
+    every: float,
     as_json: bool,
 ) -> None:
     """List the nodes of a receiver's registry.
@@ -50,26 +61,24 @@ def command(
     and [openclaw.tls] of a configuration. The certificate has to be a reader's. A receiver on this machine
     with --insecure-dev (http://127.0.0.1:port) asks for none.
     """
-    from openclaw_exporter.cli.registry import Registry, RegistryError  # noqa: PLC0415 - imports httpx
+    # They import httpcore.
+    from openclaw_exporter.cli import node_list  # noqa: PLC0415
+    from openclaw_exporter.client import Registry, RegistryError  # noqa: PLC0415
 
     given = {"endpoint": endpoint, "ca": ca, "certificate": certificate, "key": key}
     place = _place(given, config)
-    filters: dict[str, object] = {
-        "state": list(states),
-        "tag": list(tags),
-        "min_available_slots": min_available_slots,
-    }
-    wanted = {name: value for name, value in filters.items() if value not in (None, [])}
     try:
         with Registry(**place) as registry:
-            nodes = list(registry.nodes(wanted))
+
+            def read() -> list[Node]:
+                return list(registry.nodes(states=states, tags=tags, min_available_slots=min_available_slots))
+
+            if watching:
+                node_list.watch(read, every=every, as_json=as_json)
+            else:
+                node_list.show(read(), as_json=as_json)
     except RegistryError as error:
         raise click.ClickException(str(error)) from error
-    if as_json:
-        print_json(nodes)
-        return
-    print_table(_COLUMNS, map(_row, nodes))
-    click.echo(f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}")
 
 
 def _place(given: dict[str, Any], config: Path | None) -> dict[str, Any]:
@@ -93,14 +102,3 @@ def _place(given: dict[str, Any], config: Path | None) -> dict[str, Any]:
     if missing:
         raise UserError(f"give {', '.join(missing)}, or a configuration with --config")
     return given
-
-
-def _row(node: dict[str, Any]) -> tuple[object, ...]:
-    heartbeat = node["heartbeat"]
-    capacity = heartbeat["capacity"]
-    queues = ", ".join(f"{topic} {depth}" for topic, depth in heartbeat["queue_depth"].items())
-    slots = f"{capacity.get('available_slots', '?')}/{capacity.get('workers', '?')}"
-    seen = node["last_seen"]
-    interval = f"{node['interval_seconds']} s"
-    tags = " ".join(heartbeat["tags"])
-    return node["node_id"], heartbeat["hostname"], node["state"], slots, queues, interval, seen, tags

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from openclaw_exporter.cli.demo.watch import Sight
+
+if TYPE_CHECKING:
+    from openclaw_exporter.client.nodes import Node
 
 
 @dataclass(slots=True)
@@ -27,21 +30,21 @@ class Result:
     faults: list[str] = field(default_factory=list)
 
     @property
-    def agent(self) -> dict[str, Any] | None:
+    def agent(self) -> Node | None:
         """The real agent's node; None where the registry does not know it."""
         return self.sight.node(self.agent_id)
 
     @property
     def agent_is_up(self) -> bool:
         """Whether the registry says that the real agent is up."""
-        return self.agent is not None and self.agent["state"] == "up"
+        return self.agent is not None and self.agent.state == "up"
 
     def judge(self) -> None:
         """Add what the last sight says against the demo."""
         if self.agent is None:
             self.faults.append("the registry does not know the real agent")
         elif not self.agent_is_up:
-            self.faults.append(f"the real agent is {self.agent['state']}: {self.agent['reason']}")
+            self.faults.append(f"the real agent is {self.agent.state}: {self.agent.reason}")
         refused = self.sight.received.get("refused", 0)
         if refused:
             self.faults.append(f"the receiver refused {refused} heartbeats")
@@ -52,6 +55,6 @@ class Result:
             "nodes": self.sight.states(),
             "heartbeats": dict(self.sight.received),
             "publish_failures": self.neighbour_failures + (self.sight.failures or 0),
-            "queues": self.agent["heartbeat"]["queue_depth"] if self.agent else {},
+            "queues": self.agent.heartbeat.queue_depth if self.agent else {},
             "seconds": round(self.seconds, 1),
         }

@@ -18,7 +18,7 @@ from openclaw_exporter.cli.demo.result import Result
 from openclaw_exporter.cli.demo.stage import Stage
 from openclaw_exporter.cli.demo.view import LiveView, addresses
 from openclaw_exporter.cli.demo.watch import Changes, Sight, Watcher
-from openclaw_exporter.cli.registry import RegistryError
+from openclaw_exporter.client import RegistryError
 from openclaw_exporter.logs import set_up_logging
 from openclaw_exporter.plugin.host import installed_plugins
 

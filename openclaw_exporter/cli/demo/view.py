@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+from typing import TYPE_CHECKING, Final, Protocol, TextIO
 
 import click
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.cli.demo.stage import Stage
     from openclaw_exporter.cli.demo.watch import Sight
+    from openclaw_exporter.client.nodes import Node
 
 _EVERY: Final = 5.0
 """Seconds between two plain lines that sum everything up."""
@@ -129,12 +130,13 @@ class LiveView:
         from rich.text import Text  # noqa: PLC0415
 
         table = Table("node", "state", "slots", "queues", "last seen", box=None, pad_edge=False)
-        nodes = sorted(sight.nodes, key=lambda node: (node["node_id"] != self._first, _name(node)))
+        nodes = sorted(sight.nodes, key=lambda node: (node.node_id != self._first, node.heartbeat.hostname))
         for node in nodes[:room]:
-            state = Text(node["state"], style=_STYLES.get(node["state"], "dim"))
-            capacity = node["heartbeat"]["capacity"]
+            state = Text(node.state, style=_STYLES.get(node.state, "dim"))
+            capacity = node.heartbeat.capacity
             slots = f"{capacity['available_slots']}/{capacity['workers']}"
-            table.add_row(_name(node), state, slots, queues_text(node), node["last_seen"][11:19])
+            seen = f"{node.last_seen:%H:%M:%S}"
+            table.add_row(node.heartbeat.hostname, state, slots, queues_text(node), seen)
         if len(nodes) > room:
             table.add_row(f"… and {len(nodes) - room} more")
         return table
@@ -144,11 +146,6 @@ class LiveView:
         self._live.stop()
 
 
-def queues_text(node: dict[str, Any]) -> str:
+def queues_text(node: Node) -> str:
     """Return a node's queues in a few words."""
-    return ", ".join(f"{topic} {depth}" for topic, depth in node["heartbeat"]["queue_depth"].items())
-
-
-def _name(node: dict[str, Any]) -> str:
-    name: str = node["heartbeat"]["hostname"]
-    return name
+    return ", ".join(f"{topic} {depth}" for topic, depth in node.heartbeat.queue_depth.items())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from openclaw_exporter.cli.registry import Registry, RegistryError
+from openclaw_exporter.client import Registry, RegistryError
+from openclaw_exporter.client.nodes import Node
 
 if TYPE_CHECKING:
     from openclaw_exporter.cli.demo.stage import Stage
@@ -29,17 +30,17 @@ class Sight:
         failures: Failed publish attempts of the real agent, from its metrics; None while it serves none.
     """
 
-    nodes: tuple[dict[str, Any], ...] = ()
+    nodes: tuple[Node, ...] = ()
     received: Mapping[str, int] = field(default_factory=dict)
     failures: int | None = None
 
     def states(self) -> dict[str, int]:
         """Return how many nodes are up, late and expired."""
-        return {state: sum(node["state"] == state for node in self.nodes) for state in _SHOWN}
+        return {state: sum(node.state == state for node in self.nodes) for state in _SHOWN}
 
-    def node(self, node_id: str) -> dict[str, Any] | None:
+    def node(self, node_id: str) -> Node | None:
         """Return one node; None where the registry does not know it."""
-        return next((node for node in self.nodes if node["node_id"] == node_id), None)
+        return next((node for node in self.nodes if node.node_id == node_id), None)
 
 
 class Watcher:
@@ -64,7 +65,7 @@ class Watcher:
         except httpx.HTTPError:
             return False
 
-    def nodes(self) -> tuple[dict[str, Any], ...]:
+    def nodes(self) -> tuple[Node, ...]:
         """Return the registry.
 
         Raises:
@@ -111,18 +112,18 @@ class Changes:
 
     _states: dict[str, str] = field(default_factory=dict)
 
-    def of(self, nodes: tuple[dict[str, Any], ...]) -> list[str]:
+    def of(self, nodes: tuple[Node, ...]) -> list[str]:
         """Return a line for each node that went late, expired, came back or leaves."""
         lines: list[str] = []
         for node in nodes:
-            node_id, state = node["node_id"], node["state"]
+            node_id, state = node.node_id, node.state
             before = self._states.get(node_id)
             self._states[node_id] = state
-            name = node["heartbeat"]["hostname"]
+            name = node.heartbeat.hostname
             if before is None or before == state:
                 continue
             if state == "up":
                 lines.append(f"{name} returned" if before == "expired" else f"{name} is up again")
             else:
-                lines.append(f"{name} {state}: {node['reason']}")
+                lines.append(f"{name} {state}: {node.reason}")
         return lines
