@@ -1,6 +1,6 @@
 """Pushing metrics to an OTLP collector, over HTTP or gRPC.
 
-The SDK's exporters, and what they import (requests or gRPC, 20 MiB each), come in only when they are used.
+The SDK's exporters, and what they import (requests 10 MiB, gRPC 19 MiB), come in only when they are used.
 What they log of a collector that is away becomes one line when that begins and one when it ends.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from os import environ
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.metrics.export import (
@@ -20,14 +19,18 @@ from opentelemetry.sdk.metrics.export import (
 
 from openclaw_exporter.errors import UserError
 from openclaw_exporter.logs import Episodes
-from openclaw_exporter.telemetry.settings import OtlpSettings, is_url
+from openclaw_exporter.telemetry.otlp_tls import otlp_tls
+from openclaw_exporter.telemetry.settings import is_url, standard
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricsData
 
+    from openclaw_exporter.telemetry.otlp_tls import OtlpTls
+    from openclaw_exporter.telemetry.settings import OtlpSettings
+
 _LOGGER: Final = logging.getLogger(__name__)
-_DEFAULTS: Final = OtlpSettings()
-_GRPC_ENDPOINT: Final = "http://127.0.0.1:4317"
+_PORTS: Final = {"http/protobuf": 4318, "grpc": 4317}
+_TIMEOUT: Final = 10.0
 _HTTP_PATH: Final = "/v1/metrics"
 _CREDENTIALS: Final = re.compile(r"//[^/@\s]*@")
 _MAX_REASON: Final = 300
@@ -105,57 +108,60 @@ class WatchedExporter(MetricExporter):
 def otlp_reader(settings: OtlpSettings) -> PeriodicExportingMetricReader:
     """Return a reader that exports at every interval from now on.
 
-    A key that has its default gives way to the standard variable: `OTEL_EXPORTER_OTLP_METRICS_PROTOCOL`,
-    `…_ENDPOINT`, `…_TIMEOUT` (or those without `METRICS_`) and `OTEL_METRIC_EXPORT_INTERVAL`. Headers,
-    certificates, compression and temporality come from the standard variables alone.
+    A key that is set wins over its standard variable. Headers, certificates, compression and temporality come
+    from the standard variables alone; those with `METRICS_` in their name win over those without.
 
     Raises:
-        UserError: The endpoint is no URL, or a standard variable is wrong.
+        UserError: The endpoint is no URL, a file cannot be read, or a standard variable is wrong.
     """
     _EXPORTER_LOG.install()
-    protocol = settings.protocol
-    if protocol == _DEFAULTS.protocol:
-        protocol = _standard("PROTOCOL") or protocol  # type: ignore[assignment] # checked next
-    if protocol not in {"http/protobuf", "grpc"}:
+    protocol = settings.protocol or standard("PROTOCOL") or "http/protobuf"
+    if protocol not in _PORTS:
         message = (
             f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol!r}; set it to 'http/protobuf' or 'grpc', or remove it"
         )
         raise UserError(message)
+    tls = otlp_tls()
     endpoint = _endpoint(settings, protocol)
-    timeout = None if settings.timeout == _DEFAULTS.timeout and _standard("TIMEOUT") else settings.timeout
+    timeout = settings.timeout
+    if timeout is None and not standard("TIMEOUT"):
+        timeout = _TIMEOUT
     try:
-        if protocol == "grpc":
-            from opentelemetry.exporter.otlp.proto.grpc import (  # noqa: PLC0415 - 20 MiB, only when used
-                metric_exporter as grpc_exporter,
-            )
-
-            inner: Any = grpc_exporter.OTLPMetricExporter(endpoint=endpoint, timeout=timeout)
-        else:
-            from opentelemetry.exporter.otlp.proto.http import (  # noqa: PLC0415 - 20 MiB, only when used
-                metric_exporter as http_exporter,
-            )
-
-            inner = http_exporter.OTLPMetricExporter(endpoint=endpoint, timeout=timeout)
+        inner = _exporter(protocol, endpoint, timeout, tls)
     except (ValueError, OSError, RuntimeError) as error:
         message = f"the OTLP exporter cannot be set up: {error}; check the OTEL_EXPORTER_OTLP_* variables"
         raise UserError(message) from error
-    interval = settings.interval * 1000
-    if settings.interval == _DEFAULTS.interval and environ.get("OTEL_METRIC_EXPORT_INTERVAL"):
-        interval = 0
+    if complaint := _EXPORTER_LOG.take():
+        _LOGGER.warning("an OTEL_EXPORTER_OTLP_* variable is not understood: %s", complaint)
     return PeriodicExportingMetricReader(
-        WatchedExporter(inner, _place(endpoint or _standard("ENDPOINT"))),
-        export_interval_millis=interval or None,
-        export_timeout_millis=settings.timeout * 1000,
+        WatchedExporter(inner, _place(endpoint or standard("ENDPOINT"))),
+        # None: the standard variable, or a minute.
+        export_interval_millis=settings.interval * 1000 if settings.interval else None,
+        export_timeout_millis=(timeout or _TIMEOUT) * 1000,
     )
+
+
+def _exporter(protocol: str, endpoint: str | None, timeout: float | None, tls: OtlpTls) -> Any:
+    if protocol == "grpc":
+        from grpc import ssl_channel_credentials  # noqa: PLC0415 - 19 MiB, only when used
+        from opentelemetry.exporter.otlp.proto.grpc import metric_exporter as grpc_exporter  # noqa: PLC0415
+
+        credentials = ssl_channel_credentials(tls.read(tls.ca), tls.read(tls.key), tls.read(tls.certificate))
+        return grpc_exporter.OTLPMetricExporter(endpoint=endpoint, timeout=timeout, credentials=credentials)
+    from opentelemetry.exporter.otlp.proto.http import metric_exporter as http_exporter  # noqa: PLC0415
+
+    from openclaw_exporter.telemetry.otlp_session import OtlpSession  # noqa: PLC0415 - 10 MiB, only when used
+
+    return http_exporter.OTLPMetricExporter(endpoint=endpoint, timeout=timeout, session=OtlpSession())
 
 
 def _endpoint(settings: OtlpSettings, protocol: str) -> str | None:
     """Return the endpoint to use, or None where a standard variable decides."""
     endpoint = settings.endpoint
-    if endpoint == _DEFAULTS.endpoint:
-        if _standard("ENDPOINT"):
+    if endpoint is None:
+        if standard("ENDPOINT"):
             return None
-        endpoint = _GRPC_ENDPOINT if protocol == "grpc" else endpoint
+        endpoint = f"http://127.0.0.1:{_PORTS[protocol]}"
     if not is_url(endpoint):
         message = (
             f"telemetry.otlp.endpoint: {_CREDENTIALS.sub('//', endpoint)!r} is no URL; "
@@ -165,12 +171,6 @@ def _endpoint(settings: OtlpSettings, protocol: str) -> str | None:
     if protocol == "grpc":
         return endpoint
     return endpoint if endpoint.endswith(_HTTP_PATH) else endpoint.rstrip("/") + _HTTP_PATH
-
-
-def _standard(name: str) -> str:
-    return (
-        environ.get(f"OTEL_EXPORTER_OTLP_METRICS_{name}") or environ.get(f"OTEL_EXPORTER_OTLP_{name}") or ""
-    )
 
 
 def _place(endpoint: str) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
-from opentelemetry.sdk.resources import Resource
 
 from openclaw_exporter import __version__
 from openclaw_exporter.telemetry.exposition import Exposition, MetricsServer
+from openclaw_exporter.telemetry.resource import resource_of
 from openclaw_exporter.telemetry.tally import tallies_of
 
 if TYPE_CHECKING:
@@ -70,8 +69,14 @@ class Telemetry:
                 `OTEL_RESOURCE_ATTRIBUTES`, and `settings.resource_attributes` wins over them.
 
         Raises:
-            UserError: The Prometheus port is taken, or the OTLP settings are wrong.
+            UserError: The Prometheus port is taken, or OTLP or a resource detector is set up wrongly.
         """
+        about = resource_of(
+            service,
+            node_id,
+            {**(resource or {}), **settings.resource_attributes},
+            settings.resource_detectors,
+        )
         exposition = Exposition()
         readers: tuple[MetricReader, ...] = (exposition.reader,)
         prometheus = settings.prometheus
@@ -79,13 +84,13 @@ class Telemetry:
             MetricsServer(exposition.text, prometheus.host, prometheus.port) if prometheus.enabled else None
         )
         try:
-            if settings.otlp.enabled:
+            if settings.otlp.pushes:
                 from openclaw_exporter.telemetry.otlp import otlp_reader  # noqa: PLC0415 - only when used
 
                 readers = (*readers, otlp_reader(settings.otlp))
             provider = MeterProvider(
                 metric_readers=readers,
-                resource=_resource(service, node_id, {**(resource or {}), **settings.resource_attributes}),
+                resource=about,
                 exemplar_filter=AlwaysOffExemplarFilter(),
                 shutdown_on_exit=False,
             )
@@ -128,9 +133,3 @@ class Telemetry:
         # An export that is being tried again is given up half-way, so that it logs and closes in time.
         for reader in self._readers:
             reader.shutdown(timeout_millis=max(1.0, (deadline - time.monotonic()) * 1000 * 0.8))
-
-
-def _resource(service: ServiceName, node_id: str, attributes: Mapping[str, str]) -> Resource:
-    """Return what all metrics are about; `service.namespace` is left unset."""
-    own = {"service.name": service, "service.instance.id": node_id, "service.version": __version__}
-    return Resource({"host.name": socket.gethostname()}).merge(Resource.create({**attributes, **own}))

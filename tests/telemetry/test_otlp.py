@@ -140,6 +140,78 @@ def test_the_protocol_variable_is_respected(
     check_values(telemetry, grpc_collector)
 
 
+def test_every_key_that_is_set_wins_over_its_variable(
+    collector: HttpCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that is set to what it would have been anyway."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.001")
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "3600000")
+    otlp = OtlpSettings(
+        enabled=True, endpoint=collector.endpoint, protocol="http/protobuf", interval=1, timeout=30
+    )
+    telemetry = started(otlp)
+    Instruments(telemetry.meter).counter("openclaw.publish.success_total").add(2)
+    wait_until(lambda: collector.requests, timeout=30)
+    telemetry.shutdown()
+
+
+def test_the_metrics_variable_wins_over_the_general_one_and_is_used_as_it_is(
+    collector: HttpCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", f"{collector.endpoint}/own/path")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=blue,x-other=1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "x-tenant=a%20b")
+    telemetry = started(OtlpSettings(enabled=True))
+    Instruments(telemetry.meter).counter("openclaw.publish.success_total")
+    telemetry.shutdown(timeout=5)
+    assert collector.headers[-1]["path"] == "/own/path"
+    assert collector.headers[-1]["x-tenant"] == "a b"
+
+
+def test_grpc_takes_headers_and_compression(
+    grpc_collector: GrpcCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=blue")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    telemetry = started(OtlpSettings(enabled=True, endpoint=grpc_collector.endpoint, protocol="grpc"))
+    check_values(telemetry, grpc_collector)
+    assert grpc_collector.headers[-1]["x-tenant"] == "blue"
+
+
+@pytest.mark.parametrize(
+    ("variables", "pushes"),
+    [
+        ({}, False),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, True),
+        ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://127.0.0.1:4318"}, True),
+        ({"OTEL_METRICS_EXPORTER": "otlp"}, True),
+        ({"OTEL_METRICS_EXPORTER": "prometheus, OTLP"}, True),
+        ({"OTEL_METRICS_EXPORTER": "none", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}, False),
+    ],
+)
+def test_the_variables_switch_it_on_where_the_configuration_says_nothing(
+    variables: dict[str, str], *, pushes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert OtlpSettings().pushes is pushes
+    assert OtlpSettings(enabled=True).pushes
+    assert not OtlpSettings(enabled=False).pushes
+
+
+def test_the_variable_alone_brings_metrics_to_a_collector(
+    collector: HttpCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+    telemetry = started(OtlpSettings())
+    Instruments(telemetry.meter).counter("openclaw.publish.success_total").add(1)
+    telemetry.shutdown(timeout=5)
+    assert collector.series("openclaw.publish.success_total") == {(): 1}
+
+
 @pytest.mark.parametrize(
     ("otlp", "variables", "text"),
     [
@@ -159,6 +231,19 @@ def test_mistakes_name_the_remedy(
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=text):
         started(otlp)
+
+
+def test_what_the_exporter_does_not_understand_is_said_once(
+    collector: HttpCollector, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
+    telemetry = started(OtlpSettings(enabled=True, endpoint=collector.endpoint))
+    Instruments(telemetry.meter).counter("openclaw.publish.success_total")
+    telemetry.shutdown(timeout=5)
+    assert "content-encoding" not in collector.headers[-1]
+    (line,) = log.getvalue().splitlines()
+    assert "OTEL_EXPORTER_OTLP_* variable is not understood" in line
+    assert "zstd" in line
 
 
 def test_a_password_in_the_endpoint_is_never_shown() -> None:
