@@ -6,6 +6,7 @@ and the body it returns the arrival or raises the refusal.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from sys import intern
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -171,12 +172,13 @@ class Intake:
 
     def _order(self, fields: Mapping[bytes, bytes]) -> _Order:
         problems: list[FieldProblem] = []
-        interval = _parsed(fields, _INTERVAL, parse_interval, problems)
+        interval = _parsed(fields, _INTERVAL, _interval_of, problems)
         if interval is not None and interval > self._max_interval:
             problems.append(FieldProblem(INTERVAL, f"must be at most {self._max_interval} seconds"))
         sequence = _parsed(fields, _SEQUENCE, Sequence.parse, problems)
-        replay = _parsed(fields, _REPLAY, parse_replay, problems)
-        draining = _parsed(fields, _STATE, parse_state, problems)
+        # Most have neither.
+        replay = _REPLAY in fields and _parsed(fields, _REPLAY, parse_replay, problems)
+        draining = _STATE in fields and _parsed(fields, _STATE, parse_state, problems)
         if problems:
             raise FieldsError(tuple(problems))
         return _Order(
@@ -187,14 +189,22 @@ class Intake:
         )
 
 
+# Thousands of nodes have the same ones, and a node has the same ones every time.
+@lru_cache(maxsize=16_384)
+def _shared(tags: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(intern, tags))
+
+
+_interval_of = lru_cache(maxsize=256)(parse_interval)
+
+
 def _arrival(heartbeat: Heartbeat, order: _Order) -> Arrival:
     payload = encode(heartbeat)
     return Arrival(
         node_id=heartbeat.node_id,
         payload=payload,
         digest=digest(payload),
-        # Thousands of nodes share them.
-        tags=tuple(map(intern, heartbeat.tags)),
+        tags=_shared(heartbeat.tags),
         version=intern(heartbeat.version),
         slots=int(heartbeat.capacity["available_slots"]),
         sent_ms=heartbeat.sent_ms,

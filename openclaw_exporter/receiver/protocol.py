@@ -50,6 +50,9 @@ GRACE_SECONDS: Final = 15.0
 """How long a refused connection waits for the answer to the request before."""
 
 
+_JUDGED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
+
+
 class _Part(Enum):
     NOTHING = "between two requests"
     HEAD = "request line and headers"
@@ -293,6 +296,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._expects_continue = False
         for name, value in self.headers:
             size += len(name) + len(value)
+            if name not in _JUDGED:
+                continue
             if name == b"host":
                 hosts += 1
             elif name == b"content-length":

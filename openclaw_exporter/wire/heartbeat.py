@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -18,13 +17,16 @@ from msgspec import Meta
 from openclaw_exporter.errors import FieldProblem, FieldsError, MalformedBodyError
 from openclaw_exporter.wire import fields
 from openclaw_exporter.wire.nesting import MAX_DEPTH, is_too_deep
-from openclaw_exporter.wire.timestamps import DATE_TIME, parse_ms
+from openclaw_exporter.wire.timestamps import DATE_TIME, ms_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MAX_BODY_BYTES: Final = 16_384
 """The limit of a request body; whoever reads the body enforces it (413), `decode` does not."""
+
+_SECONDS: Final = len("2026-02-06T12:34:56")
+_WHOLE: Final = _SECONDS + len("Z")
 
 _Count = Annotated[int, Meta(ge=0, le=fields.MAX_INTEGER)]
 _Amount = _Count | Annotated[float, Meta(ge=0)]
@@ -61,7 +63,8 @@ class Heartbeat(
     @property
     def sent_ms(self) -> int:
         """Unix milliseconds of `last_heartbeat`."""
-        return parse_ms(self.last_heartbeat)
+        text = self.last_heartbeat
+        return ms_of(text[:_SECONDS]) + (int(text[_SECONDS + 1 : -1]) if len(text) > _WHOLE else 0)
 
 
 _DECODER: Final = msgspec.json.Decoder(Heartbeat)
@@ -143,7 +146,7 @@ def _is_plain(heartbeat: Heartbeat) -> bool:
     if not _identity_is_plain(f"{heartbeat.node_id} {heartbeat.hostname} {heartbeat.last_heartbeat}"):
         return False
     try:
-        datetime.fromisoformat(heartbeat.last_heartbeat)
+        ms_of(heartbeat.last_heartbeat[:_SECONDS])
     except ValueError:
         return False
     text = heartbeat.version + "".join(heartbeat.tags)

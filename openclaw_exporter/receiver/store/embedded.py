@@ -186,7 +186,8 @@ class EmbeddedStore:
 
     def submit(self, arrival: Arrival, done: Callable[[Outcome | None], None]) -> None:
         """Queue an arrival for the next commit; see `Store.submit`."""
-        if self._closing or not self.available:
+        # A commit that hangs is found by the next tick, and soon enough.
+        if self._closing or not self._available:
             raise _unavailable()
         if len(self._waiting) >= self._max_waiting:
             self.shed()

@@ -88,21 +88,21 @@ def blob_of(node_id: str) -> bytes:
 
 def pack_keys(rows: Iterable[tuple[KeyRow, int]]) -> bytes:
     """Return the records of some arrivals, one after the other."""
-    pack, result_of = _KEY.pack, _RESULTS.index
+    pack, result_of, from_hex = _KEY.pack, _RESULTS.index, bytes.fromhex
     return b"".join(
         [
             pack(
-                blob_of(row.node_id),
-                row.sent_ms,
-                row.digest,
-                result_of(row.result),
-                row.at_ms,
-                row.heard_at,
-                -1 if row.epoch is None else row.epoch,
-                -1 if row.number is None else row.number,
+                from_hex(node_id.replace("-", "")),
+                sent_ms,
+                digest,
+                result_of(result),
+                at_ms,
+                heard_at,
+                -1 if epoch is None else epoch,
+                -1 if number is None else number,
                 before,
             )
-            for row, before in rows
+            for (node_id, sent_ms, digest, result, at_ms, heard_at, epoch, number), before in rows
         ]
     )
 
