@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
@@ -28,6 +29,7 @@ from uuid import UUID, uuid4
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
+import psutil
 from receiver_load import IN_FLIGHT, LOAD_CORE, RENEW_EVERY, Beats, Client, Round, drive, measured
 from receiver_peers import ETCD, NGINX, PUSHGATEWAY, Peers, is_installed
 
@@ -120,17 +122,26 @@ class Bench:
 
     def receiver(self) -> tuple[float, float]:
         """Measure the receiver, with tokens that stay and with one renewal in eight."""
-        with self.peers.receiver() as (pid, port), self.clients(port) as clients:
-            beats = [
-                Beats(self.pki, client, node, first_ms=now_ms())
-                for client, node in zip(clients, self.node_ids, strict=True)
-            ]
-            plain = self.run(
-                "receiver, token verified",
-                pid,
-                lambda: drive(clients, lambda i: beats[i].next(), self.seconds, is_recorded),
-            )
-            return plain, self._renewing(pid, clients, beats)
+        with self.peers.receiver() as (pid, port):
+            before = psutil.Process(pid).memory_info().rss
+            with self.clients(port) as clients:
+                return self._receiver(pid, clients, before)
+
+    def _receiver(self, pid: int, clients: list[Client], before: int) -> tuple[float, float]:
+        beats = [
+            Beats(self.pki, client, node, first_ms=now_ms())
+            for client, node in zip(clients, self.node_ids, strict=True)
+        ]
+        load = partial(drive, clients, lambda i: beats[i].next(), self.seconds, is_recorded)
+        load()
+        memory = (psutil.Process(pid).memory_info().rss - before) / len(clients) / 1024
+        print(f"  one connection with its node: {memory:.1f} KiB resident")
+        plain = self.run(
+            "receiver, token verified",
+            pid,
+            lambda: drive(clients, lambda i: beats[i].next(), self.seconds, is_recorded),
+        )
+        return plain, self._renewing(pid, clients, beats)
 
     def _renewing(self, pid: int, clients: list[Client], beats: list[Beats]) -> float:
         sent = [number % RENEW_EVERY for number in range(NODES)]

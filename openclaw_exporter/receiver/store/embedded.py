@@ -260,6 +260,9 @@ class EmbeddedStore:
             if self._waiting:
                 await self._pace()
             more = await self._batch()
+            if more:
+                # A batch with nothing to store waits for nothing, and many may follow.
+                await asyncio.sleep(0)
         now = self._clock.elapsed()
         if self._available and now - self._purged_at >= _PURGE_EVERY:
             before = self._registry.listening.latest - KEY_LIFE_SECONDS
