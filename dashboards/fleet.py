@@ -139,6 +139,7 @@ def _nodes_that_are(state: str, title: str, description: str, steps: Steps) -> P
 
 
 def _nodes(made: Board) -> None:
+    acknowledged = select("openclaw.publish.last_success.timestamp", AGENTS)
     made.row(
         8,
         graph(
@@ -190,6 +191,16 @@ def _nodes(made: Board) -> None:
             description="The longest time since a live node's last heartbeat, in listening time. It swings "
             "between 0 and one interval; a region that climbs further is about to lose nodes.",
             unit="s",
+        ),
+        ranking(
+            "Longest without an acknowledgement",
+            f"topk(10, max by (host_name, service_instance_id) (time() - {acknowledged}))",
+            "{{host_name}}",
+            description="The nodes whose last acknowledged heartbeat is oldest, of those that still tell "
+            "metrics. A click leads to the node.",
+            unit="s",
+            steps=((None, "green"), (120, "yellow"), (240, "red")),
+            to_node=True,
         ),
         timeline(
             "Expiry brake",

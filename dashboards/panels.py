@@ -54,6 +54,12 @@ Panel: TypeAlias = (
 P = TypeVar("P")
 
 
+_NODE_URL: Final = (
+    "/d/openclaw-node?var-node=${__field.labels.service_instance_id}"
+    "&${datasource:queryparam}&${job:queryparam}&${__url_time_range}"
+)
+
+
 def query(expression: str, legend: str = "", *, instant: bool = False, as_table: bool = False) -> Query:
     """Return one query of a panel.
 
@@ -204,10 +210,27 @@ def timeline(
 
 
 def ranking(
-    title: str, expression: str, legend: str, *, description: str, unit: str, steps: Steps = PLAIN
+    title: str,
+    expression: str,
+    legend: str,
+    *,
+    description: str,
+    unit: str,
+    steps: Steps = PLAIN,
+    to_node: bool = False,
 ) -> bargauge.Panel:
-    """Return a bar for each series as it is now, the longest first where the query sorts."""
-    return (
+    """Return a bar for each series as it is now, the longest first where the query sorts.
+
+    Args:
+        title: What it is.
+        expression: PromQL.
+        legend: What each series is called.
+        description: What it says and when to worry.
+        unit: Grafana's unit id.
+        steps: Colours.
+        to_node: A click on a bar leads to the dashboard of its node; the series have `service_instance_id`.
+    """
+    panel = (
         _dressed(bargauge.Panel(), title, description, unit, (query(expression, legend, instant=True),))
         .orientation(looks.VizOrientation.HORIZONTAL)
         .display_mode(looks.BarGaugeDisplayMode.BASIC)
@@ -217,6 +240,10 @@ def ranking(
         .color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     )
+    if not to_node:
+        return panel
+    link = dashboard.DashboardLink("Open the node").type(model.DashboardLinkType.LINK).url(_NODE_URL)
+    return panel.data_links([link])
 
 
 def listing(title: str, expression: str, columns: Mapping[str, str], *, description: str) -> table.Panel:

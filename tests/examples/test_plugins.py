@@ -102,6 +102,12 @@ def test_nothing_else_is_installed(environment: Environment) -> None:
     ]
 
 
+def test_the_dashboards_come_with_the_wheel(environment: Environment) -> None:
+    written = json.loads(environment.exporter("dashboards", "export", "observability", "--json"))
+    assert len(written) == 9
+    assert all((environment.folder / path).read_text() for path in written)
+
+
 def test_every_plugin_is_shown_and_loads(environment: Environment) -> None:
     listed: list[dict[str, Any]] = json.loads(environment.exporter("plugins", "--json"))
     assert {plugin["name"]: plugin["status"] for plugin in listed} == {

@@ -17,6 +17,14 @@ def binary(name: str, package: str) -> str:
     return path
 
 
+def library(name: str, package: str) -> str:
+    """Return the path of an installed shared library, or skip the test and name the Debian package."""
+    found = sorted(Path("/usr/lib").glob(f"*/{name}"))
+    if not found:
+        pytest.skip(f"{name} is not installed (Debian package {package})")
+    return str(found[0])
+
+
 def built(name: str) -> str:
     """Return the path of a program that `.ci/install-observability` builds, or skip the test and say so.
 
