@@ -5,8 +5,11 @@ What is not plainly a call of `agent` is click's to understand, to refuse or to 
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn, TypedDict
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("auto", "text", "json")
+_GARBAGE_THRESHOLD: Final = 7_000
+_M_ARENA_MAX: Final = -8
 
 
 class Arguments(TypedDict, total=False):
@@ -58,6 +63,9 @@ def run(arguments: Arguments) -> NoReturn:
     Raises:
         SystemExit: Always.
     """
+    # Imports make many objects and little garbage: looking for it less often saves a tenth of the start.
+    gc.set_threshold(_GARBAGE_THRESHOLD)
+    _use_one_heap()
     from openclaw_exporter.cli.agent_process import run_agent  # noqa: PLC0415 - only where the command runs
 
     try:
@@ -66,3 +74,9 @@ def run(arguments: Arguments) -> NoReturn:
         sys.stderr.write(f"openclaw-exporter: {text_of(error)}\n")
         code = MISTAKE
     raise SystemExit(code)
+
+
+def _use_one_heap() -> None:
+    """Keep glibc from giving each thread a heap of its own (mallopt(3)): a thread here allocates little."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

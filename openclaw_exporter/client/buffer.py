@@ -6,19 +6,19 @@ exact whatever the disk does.
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from openclaw_exporter.client.disk_errors import CorruptError, FullError
 from openclaw_exporter.client.outgoing import Outgoing
-from openclaw_exporter.client.rows import CorruptError, FullError, Rows
 from openclaw_exporter.client.state import put_aside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from openclaw_exporter.client.rows import Rows
     from openclaw_exporter.client.settings import BufferSettings
     from openclaw_exporter.logs import Episodes
 
@@ -28,7 +28,7 @@ DropReason = Literal["overflow", "disk", "refused"]
 _ROW_BYTES: Final = 128
 """What a row costs beside its body: its other columns, in the file and in the index."""
 _MOVED_AT_ONCE: Final = 16
-_DISK_ERRORS: Final = (sqlite3.Error, OSError, CorruptError)
+_DISK_ERRORS: Final = (OSError, CorruptError)
 
 
 class Waiting(NamedTuple):
@@ -141,7 +141,7 @@ class Buffer:
             except CorruptError as error:
                 self._fail(error)
                 continue
-            except (sqlite3.Error, OSError) as error:
+            except OSError as error:
                 self._fail(error)
                 return None
             if outgoing is not None:
@@ -170,6 +170,9 @@ class Buffer:
     def _disk(self) -> Rows | None:
         """Return the open file; None where there is none now."""
         if self._rows is None and self._file is not None:
+            # Most nodes are heard for all their lives: they need no SQLite.
+            from openclaw_exporter.client.rows import Rows  # noqa: PLC0415
+
             try:
                 rows = Rows(self._file, self._limits.max_bytes)
             except _DISK_ERRORS as error:
@@ -258,7 +261,7 @@ class Buffer:
         if isinstance(error, CorruptError):
             self._put_aside()
             return
-        cause = getattr(error, "sqlite_errorname", None) or type(error).__name__
+        cause = getattr(error, "cause", None) or type(error).__name__
         message = f"{self._file} cannot be used ({cause}): heartbeats wait in memory until it can"
         self._episodes.begin("buffer", cause, message)
 

@@ -12,6 +12,7 @@ import sqlite3
 import zlib
 from typing import TYPE_CHECKING, Final
 
+from openclaw_exporter.client.disk_errors import CorruptError, DiskError, FullError
 from openclaw_exporter.client.outgoing import Outgoing
 
 if TYPE_CHECKING:
@@ -33,16 +34,8 @@ CREATE TABLE IF NOT EXISTS heartbeats (
 """
 
 
-class CorruptError(Exception):
-    """The file holds something else than what was written to it."""
-
-
-class FullError(Exception):
-    """The file has reached its bound; the disk has not."""
-
-
 class Rows:
-    """The rows of the buffer's file. Every method raises `sqlite3.Error` or `OSError` where the disk fails.
+    """The rows of the buffer's file. Every method raises `OSError` where the disk fails.
 
     Args:
         file: The database file; made where it is missing, for the owner alone.
@@ -55,7 +48,10 @@ class Rows:
     def __init__(self, file: Path, max_bytes: int) -> None:
         self._last = 0
         os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._database = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._database = sqlite3.connect(file, timeout=0, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise _judged(error) from error
         try:
             self._prepare(max_bytes)
         except sqlite3.Error as error:
@@ -139,7 +135,7 @@ class Rows:
             run("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
-            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL and self._at_bound():
+            if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL and self._is_at_bound():
                 raise FullError from error
             raise _judged(error) from error
 
@@ -172,6 +168,12 @@ class Rows:
             except sqlite3.Error:
                 return
 
+    def _is_at_bound(self) -> bool:
+        try:
+            return self._at_bound()
+        except sqlite3.Error:
+            return False
+
     def _at_bound(self) -> bool:
         (pages,) = self._database.execute("PRAGMA page_count").fetchone()
         (bound,) = self._database.execute("PRAGMA max_page_count").fetchone()
@@ -187,4 +189,6 @@ def _checksum(outgoing: Outgoing) -> int:
 
 def _judged(error: sqlite3.Error) -> Exception:
     code = getattr(error, "sqlite_errorcode", None)
-    return CorruptError() if code is not None and code & 0xFF in _CORRUPT else error
+    if code is not None and code & 0xFF in _CORRUPT:
+        return CorruptError()
+    return DiskError(getattr(error, "sqlite_errorname", None) or type(error).__name__, str(error))

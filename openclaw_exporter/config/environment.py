@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from dataclasses import dataclass, field
@@ -74,6 +73,8 @@ def read_environment(environ: Mapping[str, str], keys: Iterable[Key]) -> Overlay
 def _unknown(variable: str, known: Iterable[str]) -> str:
     # Without the prefix that all have in common, and that would make strangers look alike.
     names = [name.removeprefix(PREFIX) for name in known]
+    import difflib  # noqa: PLC0415 - for mistakes alone
+
     nearest = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
     hint = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
     return f"the environment variable {variable} sets no key of the configuration and is ignored{hint}"

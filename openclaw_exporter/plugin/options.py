@@ -9,7 +9,6 @@ The Google-style `Attributes:` section of the class's docstring is the documenta
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 import re
@@ -102,6 +101,8 @@ def describe(cls: type) -> tuple[OptionInfo, ...]:
 
 def nearest(name: str, candidates: Collection[str]) -> str | None:
     """Return the candidate that a person who typed `name` most probably meant, or None."""
+    import difflib  # noqa: PLC0415 - for mistakes alone
+
     found = difflib.get_close_matches(name.lower(), list(candidates), n=1, cutoff=0.6)
     return found[0] if found else None
 

@@ -20,6 +20,8 @@ from openclaw_exporter.telemetry.text_format import CONTENT_TYPE, render
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_FOREVER: Final = 86_400.0
+
 PROMOTED: Final = frozenset(
     {"service.instance.id", "host.name", "deployment.environment.name", "cloud.region"}
 )
@@ -76,11 +78,16 @@ class MetricsServer:
             )
             raise UserError(message) from error
         self.port: int = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        # It looks for the end only when something arrives, not twice a second: `close` sees to that.
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_FOREVER,), name="metrics", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening and free the port."""
+        with contextlib.suppress(OSError):
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             self._server.shutdown()
             self._server.server_close()
