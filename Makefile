@@ -62,7 +62,7 @@ docs: $(VENV)/.run ## regenerate the generated pages of docs/
 dashboards: $(VENV)/.test ## regenerate dashboards/*.json
 	$(BIN)/python -m dashboards
 
-bench: $(VENV)/.run ## CPU per operation, with ratios against named peers (medians of three or more)
+bench: $(VENV)/.test ## CPU per operation, with ratios against named peers (medians of three or more)
 	@set -e; for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
 
 bench-receiver: $(VENV)/.test ## CPU of one heartbeat, beside nginx, etcd and Pushgateway (ARGS="--million")
