@@ -23,6 +23,7 @@ _COMMANDS: Final[Mapping[str, str]] = {
     "plugins": "List the plugins and their collectors.",
     "check-config": "Check a configuration file and report all its errors at once.",
     "nodes": "List the nodes of a receiver's registry.",
+    "loadtest": "Simulate many nodes against a receiver on this machine.",
     "pki": "Make certificates and token keys.",
     "dashboards": "Write the Grafana dashboards and the Prometheus rules.",
 }

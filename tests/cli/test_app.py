@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from openclaw_exporter import __version__
 from openclaw_exporter.cli.app import app
 
-COMMANDS = ("agent", "receiver", "demo", "collect", "plugins", "check-config", "nodes", "pki")
+COMMANDS = ("agent", "receiver", "demo", "collect", "plugins", "check-config", "nodes", "loadtest", "pki")
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:

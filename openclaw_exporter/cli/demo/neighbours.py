@@ -6,15 +6,14 @@ returned; one goes for good.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import random
-import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from openclaw_exporter.cli.driving import Driver
 from openclaw_exporter.client import ClientSettings, Publisher, Report
 
 if TYPE_CHECKING:
@@ -109,11 +108,7 @@ class Neighbours:
     def __init__(self, neighbours: Sequence[Neighbour], *, interval: float) -> None:
         self._neighbours = neighbours
         self._interval = interval
-        self._order = itertools.count()
-        self._due: list[tuple[float, int, Neighbour]] = []
-        self._changed = threading.Condition()
-        self._ended = False
-        self._threads: list[threading.Thread] = []
+        self._driver = Driver(min(8, 1 + len(neighbours) // 10))
         self._began = 0.0
 
     @property
@@ -126,40 +121,15 @@ class Neighbours:
         self._began = time.monotonic()
         step = self._interval / max(1, len(self._neighbours))
         for index, neighbour in enumerate(self._neighbours):
-            self._due.append((self._began + index * step, next(self._order), neighbour))
-        heapq.heapify(self._due)
-        for number in range(min(8, 1 + len(self._neighbours) // 10)):
-            thread = threading.Thread(target=self._drive, name=f"neighbours-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._driver.add(partial(self._turn, neighbour), self._began + index * step)
+        self._driver.start()
 
     def stop(self) -> None:
         """End the threads and close the publishers, as machines that lose their power."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+        self._driver.stop()
         for neighbour in self._neighbours:
             neighbour.publisher.stop(draining=False)
 
-    def _drive(self) -> None:
-        while (neighbour := self._next()) is not None:
-            now = time.monotonic()
-            until = neighbour.silence.until((now - self._began) / self._interval)
-            due = neighbour.publisher.tick() if until is None else self._began + until * self._interval
-            with self._changed:
-                heapq.heappush(self._due, (due, next(self._order), neighbour))
-                self._changed.notify()
-
-    def _next(self) -> Neighbour | None:
-        """Wait for the neighbour whose time comes next; None at the end."""
-        with self._changed:
-            while not self._ended:
-                if not self._due:
-                    self._changed.wait()
-                elif (wait := self._due[0][0] - time.monotonic()) > 0:
-                    self._changed.wait(min(wait, threading.TIMEOUT_MAX))
-                else:
-                    return heapq.heappop(self._due)[2]
-        return None
+    def _turn(self, neighbour: Neighbour) -> float:
+        until = neighbour.silence.until((time.monotonic() - self._began) / self._interval)
+        return neighbour.publisher.tick() if until is None else self._began + until * self._interval
