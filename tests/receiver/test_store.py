@@ -14,6 +14,7 @@ import pytest
 from receiver.virtual import RULES, VirtualClock, arrival, node_id
 
 from openclaw_exporter.errors import StateError, StoreUnavailableError
+from openclaw_exporter.receiver import registry
 from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS
 from openclaw_exporter.receiver.query import Query
 from openclaw_exporter.receiver.refusals import SheddingError
@@ -369,6 +370,32 @@ def test_many_arrivals_share_a_commit(tmp_path: Path) -> None:
             await asyncio.gather(*futures)
             assert bench.observer.operations.count("commit") <= 2
             assert len(bench.observer.lives) == 1000
+
+    run(main())
+
+
+def test_many_that_come_due_at_once_let_the_loop_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That nodes are late is not stored, so nothing but the store's own courtesy interrupts that work."""
+    monkeypatch.setattr(registry, "DUE_LIMIT", 4)
+
+    async def main() -> None:
+        async with Bench(tmp_path / "registry.sqlite") as bench:
+            await asyncio.gather(*[bench.store.record(beat(1, node_id(n), interval=30)) for n in range(40)])
+            await bench.wait(44)
+            late = [0]
+
+            async def count() -> None:
+                while late[-1] < 40:
+                    await asyncio.sleep(0)
+                    late.append([event for event, _ in bench.observer.events].count("late"))
+
+            bench.clock.pass_(2)
+            bench.store.tick()
+            await asyncio.wait_for(count(), 30)
+            # They came bit by bit, as the loop saw.
+            assert len(set(late)) >= 10
 
     run(main())
 
