@@ -7,6 +7,8 @@ from typing import Final
 from openclaw_exporter.telemetry.instrument import Instrument
 
 _COLLECTOR: Final = ("openclaw.plugin", "openclaw.collector")
+# An attempt that got no answer, and the two answers that a fleet sees in an overload.
+_FAILURES: Final = ("connection", "dns", "protocol", "timeout", "tls", "429", "503")
 _TOPIC: Final = "messaging.destination.name"
 
 TABLE: Final[tuple[Instrument, ...]] = (
@@ -22,6 +24,7 @@ TABLE: Final[tuple[Instrument, ...]] = (
         "{publish}",
         "Publish attempts that were not answered 2xx",
         attributes=("error.type", "openclaw.retryable"),
+        zeros=tuple({"error.type": kind, "openclaw.retryable": True} for kind in _FAILURES),
     ),
     Instrument(
         "openclaw.latency_seconds",
@@ -53,6 +56,7 @@ TABLE: Final[tuple[Instrument, ...]] = (
         "{heartbeat}",
         "Heartbeats that were dropped without having been delivered",
         attributes=("reason",),
+        zeros=tuple({"reason": reason} for reason in ("overflow", "disk", "refused")),
     ),
     Instrument(
         "openclaw.credential.not_before",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 from client.virtual import Reply, VirtualClock, Wire, away, drive, http_date
@@ -10,6 +10,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from openclaw_exporter.client import BufferSettings
+from openclaw_exporter.client.answers import Outcome, outcome_of
+from openclaw_exporter.client.buffer import DropReason
 from openclaw_exporter.telemetry.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
@@ -62,6 +64,16 @@ def test_counters_exist_from_the_start(virtual: Make, metrics: Metrics) -> None:
         points = metrics.series(name)
         assert points
         assert {point.value for point in points.values()} == {0}
+
+
+def test_every_reason_and_every_failure_without_an_answer_is_there_at_0() -> None:
+    reasons = {zero["reason"] for zero in CATALOGUE["openclaw.buffer.dropped"].zeros}
+    assert reasons == set(get_args(DropReason))
+    kinds = {str(zero["error.type"]) for zero in CATALOGUE["openclaw.publish.failure_total"].zeros}
+    assert {kind for kind in kinds if kind.isalpha()} == {"connection", "dns", "protocol", "timeout", "tls"}
+    for kind in kinds:
+        if kind.isdigit():
+            assert outcome_of(int(kind)) is Outcome.BACKOFF
 
 
 def test_attempts(virtual: Make, clock: VirtualClock, wire: Wire, metrics: Metrics) -> None:
