@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import shutil
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from openclaw_exporter.receiver import keys
 from openclaw_exporter.receiver.embedding import Receiver
 from openclaw_exporter.receiver.settings import IssuerSettings
 from openclaw_exporter.wire.tokens import SigningKey, public_jwks
+from support.key_server import KeyServer
 from support.pki import Pki
 from support.wait import wait_until
 
@@ -152,39 +151,6 @@ def published(raw: Raw, node: Node) -> int | None:
     raw.send(head(node, f"Content-Length: {len(body)}"), body)
     answer = raw.answer()
     return None if answer is None else answer.status
-
-
-class KeyServer:
-    """Serves a key set that a test can change, and counts how often it is fetched."""
-
-    def __init__(self, document: bytes) -> None:
-        self.document: bytes | None = document
-        self.fetches = 0
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                outer.fetches += 1
-                if outer.document is None:
-                    self.send_error(503)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(outer.document)))
-                self.end_headers()
-                self.wfile.write(outer.document)
-
-            def log_message(self, *_: Any) -> None:
-                """Say nothing."""
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/jwks.json"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 @pytest.fixture
