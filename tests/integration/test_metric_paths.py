@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from support.metric_paths import MetricPath, PathName
     from support.pki import Pki
+    from support.prometheus import Labels
 
 # Of the resource that a process's metrics are about; Prometheus and Collector choose its labels themselves.
 RESOURCE: Final = {"target_info"}
@@ -39,6 +40,15 @@ EXPECTED_NODE: Final = {
 }
 # A gauge whose unit is 1: Prometheus and the Collector add `_ratio`, our own exposition does not.
 GPU_UTILIZATION: Final = {"hw_gpu_utilization", "hw_gpu_utilization_ratio"}
+
+# A value that each path has to escape, and values that are no text.
+TRICKY: Final = 'C:\\temp "ü" {a=b}\nnext'
+TYPED: Final[dict[str, bool | int]] = {
+    "openclaw.retryable": True,
+    "openclaw.node.gpu": False,
+    "http.response.status_code": 503,
+    "cpu.logical_number": 0,
+}
 
 Shapes = dict[str, set[frozenset[str]]]
 
@@ -133,7 +143,8 @@ def use_every_instrument(telemetry: Telemetry) -> None:
     """Give each instrument of the catalogue a series with all its attributes."""
     instruments = Instruments(telemetry.meter)
     for name, instrument in CATALOGUE.items():
-        attributes = dict.fromkeys(instrument.attributes, "x")
+        attributes: dict[str, str | bool | int] = dict.fromkeys(instrument.attributes, TRICKY)
+        attributes |= {key: value for key, value in TYPED.items() if key in attributes}
         if instrument.kind == "histogram":
             instruments.histogram(name).record(0.3, attributes)
         else:
@@ -185,6 +196,7 @@ def test_the_whole_catalogue_has_its_names_on_all_paths(
             ending.callback(telemetry.shutdown)
             use_every_instrument(telemetry)
         servers = {"scraped": pulled, "pushed": pushed, "by-http": collected, "by-grpc": collected}
+        found = {}
         for node_id, server in servers.items():
             match = f'{{service_instance_id="{node_id}"}}'
             wait_until(
@@ -192,10 +204,27 @@ def test_the_whole_catalogue_has_its_names_on_all_paths(
                 timeout=60,
                 what=f"the whole catalogue of {node_id}",
             )
+            found[node_id] = label_sets(server.series(match))
             names = server.names(match) - RESOURCE
             assert names - GPU_UTILIZATION == catalogue_names() - GPU_UTILIZATION
             own = node_id == "scraped"
             assert names & GPU_UTILIZATION == {"hw_gpu_utilization" if own else "hw_gpu_utilization_ratio"}
+        assert any(TRICKY in dict(labels).values() for labels in found["scraped"])
+        assert found["scraped"] == found["pushed"] == found["by-http"] == found["by-grpc"]
+
+
+def label_sets(series: list[Labels]) -> set[frozenset[tuple[str, str]]]:
+    """Return names and labels, values and all, but for what tells the four nodes of the test apart."""
+    apart = {"service_instance_id", *TARGET}
+    return {
+        frozenset(
+            (name, value.removesuffix("_ratio") if name == "__name__" else value)
+            for name, value in labels.items()
+            if name not in apart
+        )
+        for labels in series
+        if labels["__name__"] not in RESOURCE
+    }
 
 
 def pushing(endpoint: str, protocol: str) -> TelemetrySettings:
