@@ -7,6 +7,7 @@ expire and return; receiver, agent and the process of a collector end and come b
 from __future__ import annotations
 
 import contextlib
+import html
 import json
 import threading
 from contextlib import ExitStack
@@ -17,7 +18,8 @@ import httpx
 import psutil
 import pytest
 
-from dashboards.asking import all_asked, expanded
+from dashboards import look
+from dashboards.asking import Prometheus, all_asked, expanded, panels_of
 from dashboards.lint import selectors
 from support import queues
 from support.gpu_plugin import GpusHere
@@ -157,6 +159,18 @@ def test_every_panel_and_annotation_has_data(scenes: dict[PathName, Scene], path
 def test_what_is_excused_is_valid_all_the_same(scenes: dict[PathName, Scene], path: PathName) -> None:
     for _, _, expression in (one for one in dashboards() if excused(one[0], one[2])):
         scenes[path].prometheus.query(expanded(expression))
+
+
+@pytest.mark.parametrize("board", ["exporter", "fleet", "gpu", "node", "receiver"])
+def test_the_look_draws_every_panel(scenes: dict[PathName, Scene], board: str) -> None:
+    scenes["scrape"].live()
+    document = json.loads((FOLDER / f"{board}.json").read_text())
+    prometheus = Prometheus(scenes["scrape"].prometheus.url)
+    drawn = wait_until(
+        lambda: page if "No data" not in (page := look.page(document, prometheus, seconds=120)) else "",
+        what="data in every panel",
+    )
+    assert all(f"<b>{html.escape(panel['title'])}</b>" in drawn for panel in panels_of(document))
 
 
 @pytest.mark.parametrize("path", PATHS)
