@@ -20,7 +20,8 @@ from openclaw_exporter.plugin.guard import Guard
 from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.options import describe, read_table
 from openclaw_exporter.plugin.testing import check_collector, check_plugin, failures
-from openclaw_exporter_rabbitmq import Options, Queues
+from openclaw_exporter_rabbitmq import Options, Queues, management
+from openclaw_exporter_rabbitmq import queues as queues_
 from support.proxy import DelayProxy
 from support.rabbitmq import RabbitServer
 from support.wait import wait_until
@@ -238,7 +239,7 @@ def test_one_request_reads_all_queues_and_many_take_few(
 
     def watched(queues: Queues) -> Queues:
         source = queues._source
-        assert isinstance(source, rabbitmq._Management)
+        assert isinstance(source, management.Management)
         source._http(httpx).event_hooks["request"].append(lambda request: asked.append(str(request.url)))
         return queues
 
@@ -255,7 +256,7 @@ def test_one_request_reads_all_queues_and_many_take_few(
     assert len(asked) == 2
     assert 4_000 < max(map(len, asked)) < 8_000
     # More queues than one page may hold.
-    monkeypatch.setattr(rabbitmq, "_PAGE_SIZE", 50)
+    monkeypatch.setattr(management, "_PAGE_SIZE", 50)
     paged = watched(bench.queues(queues={"judge": ["many.*"]}))
     asked.clear()
     assert partial(paged) == ({"judge": 5}, [])
@@ -317,7 +318,7 @@ def test_a_new_queue_without_figures_is_unknown_and_not_zero(bench: Bench) -> No
 def test_a_queue_whose_node_is_down_is_unknown() -> None:
     queues = {"a": rabbitmq.Figures(ready=0), "b": rabbitmq.Figures(ready=3, state="down")}
     with pytest.raises(rabbitmq.TopicError, match="queue 'b' is down"):
-        rabbitmq._depth("worker", queues, unacknowledged=False)
+        queues_._depth("worker", queues, unacknowledged=False)
 
 
 def test_an_exclusive_queue_of_another_connection_is_named(bench: Bench) -> None:
