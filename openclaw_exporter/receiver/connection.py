@@ -38,6 +38,13 @@ class Verdict(NamedTuple):
     issuer: str
     key_id: str
 
+    def is_good_for(self, verifier: Verifier | None) -> bool:
+        """Whether the key that signed the token is still what another key set has under its name."""
+        if verifier is self.verifier:
+            return True
+        signed = self.verifier.key(self.issuer, self.key_id)
+        return verifier is not None and verifier.key(self.issuer, self.key_id) == signed
+
 
 class Speaker:
     """Whoever makes a request, by a certificate that was looked at once.
@@ -131,13 +138,12 @@ class Connection(Speaker):
         Returns:
             Whether the connection has to end: its certificate is denied, or the key of its token is gone.
         """
-        verdict, self.verdict = self.verdict, None
         if self._shown is not None and self._trust is not None:
             was_believed = self._peer is not None
             self._judge(self._shown, self._trust)
             if self._peer is None:
                 return was_believed
-        return verdict is not None and not _is_same_key(verdict, verifier)
+        return self.verdict is not None and not self.verdict.is_good_for(verifier)
 
     def _judge(self, peer: PeerCertificate, trust: Trust) -> None:
         if trust.is_denied(peer):
@@ -149,11 +155,6 @@ class Connection(Speaker):
 def denied() -> IdentityError:
     """Return the refusal of somebody who is on the deny list."""
     return IdentityError("node-denied", "the node, or its certificate, is on the receiver's deny list")
-
-
-def _is_same_key(verdict: Verdict, verifier: Verifier | None) -> bool:
-    before = verdict.verifier.key(verdict.issuer, verdict.key_id)
-    return verifier is not None and before == verifier.key(verdict.issuer, verdict.key_id)
 
 
 def _tls_extension(tls: ssl.SSLObject, der: bytes | None) -> dict[str, Any]:

@@ -144,13 +144,13 @@ class Intake:
         verifier = self._keys.verifier
         known = speaker.verdict
         token_key = speaker.token_key(authorization or b"")
-        if (
-            known is not None
-            and known.authorization == token_key
-            and known.verifier is verifier
-            and now < known.until
-        ):
-            return known.subject
+        if known is not None and known.authorization == token_key and now < known.until:
+            if known.verifier is verifier:
+                return known.subject
+            # A key was added for others: that is no reason to verify the tokens of a fleet once more.
+            if verifier is not None and known.is_good_for(verifier):
+                speaker.verdict = known._replace(verifier=verifier)
+                return known.subject
         token = _bearer(authorization)
         if verifier is None:
             # The token may well be right: this is not the node's fault.

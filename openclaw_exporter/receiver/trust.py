@@ -41,14 +41,16 @@ class Forwarded(Speaker):
 
     Args:
         peer: Its certificate; `not_after` is that of its whole chain.
-        generation: Of the deny list and authorities that it was looked at with.
+        authorities: What verified it.
+        denials: The number of the deny list that it is not on.
     """
 
-    __slots__ = ("generation",)
+    __slots__ = ("authorities", "denials")
 
-    def __init__(self, peer: PeerCertificate, generation: int) -> None:
+    def __init__(self, peer: PeerCertificate, authorities: Authorities | None, denials: int) -> None:
         super().__init__(peer)
-        self.generation = generation
+        self.authorities = authorities
+        self.denials = denials
 
     def token_key(self, authorization: bytes) -> bytes:
         """Return the digest: a proxy brings a fleet, and the tokens of a fleet fill a memory."""
@@ -75,7 +77,7 @@ class Trust:
         self._networks = [ipaddress.ip_network(address) for address in proxy.addresses]
         self._authorities: Authorities | None = None
         self._ca = tls.ca
-        self._generation = 0
+        self._denials = 0
         self._most = proxy.remembered
         self._forwarded: OrderedDict[bytes, Forwarded] = OrderedDict()
 
@@ -85,21 +87,16 @@ class Trust:
         Raises:
             CredentialError: There is no certificate among them.
         """
+        # What is remembered was verified by others, and is verified once more when it is met again: to forget
+        # a fleet at once would take too long.
         if self._names:
             self._authorities = Authorities(pem, str(self._ca))
-        self.flush()
 
     def reload(self) -> bool:
         """Read the deny list again where it has changed; return whether others are denied now than before."""
         changed = self._deny.reload()
-        if changed:
-            self.flush()
+        self._denials += changed
         return changed
-
-    def flush(self) -> None:
-        """Look at every forwarded certificate, and verify its token, once more."""
-        # What is remembered is replaced when it is met again: to forget a fleet at once would take too long.
-        self._generation += 1
 
     def is_denied(self, peer: PeerCertificate) -> bool:
         """Whether a certificate, or its node, is on the deny list."""
@@ -145,11 +142,17 @@ class Trust:
         now = time.time()
         key = sha256(certificate).digest()
         known = self._forwarded.get(key)
-        if known is None or known.generation != self._generation:
-            known = Forwarded(self._verify(certificate, chain, now), self._generation)
+        if known is None or known.authorities is not self._authorities:
+            peer = self._verify(certificate, chain, now)
+            known = Forwarded(peer, self._authorities, self._denials)
             self._forwarded[key] = known
             if len(self._forwarded) > self._most:
                 self._forwarded.popitem(last=False)
+        elif known.denials != self._denials:
+            # Another list is no reason to check the signatures of a fleet once more.
+            if self._deny.holds(known.identify()):
+                raise denied()
+            known.denials = self._denials
         self._forwarded.move_to_end(key)
         if known.identify().not_after <= now:
             del self._forwarded[key]
@@ -159,11 +162,12 @@ class Trust:
     def _verify(self, certificate: bytes, chain: list[bytes], now: float) -> PeerCertificate:
         der = parse_client_cert(certificate)
         peer = self._rule.identify(der)
+        # Before the signatures, which cost most.
+        if self._deny.holds(peer):
+            raise denied()
         if self._authorities is None:
             raise IdentityError("identity-forwarded", "no authorities are known")
         not_after = self._authorities.verify(der, parse_client_cert_chain(chain), now)
-        if self._deny.holds(peer):
-            raise denied()
         return peer._replace(not_after=not_after)
 
     def _is_near(self, address: Any) -> bool:

@@ -14,11 +14,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from jwt.algorithms import ECAlgorithm
 from receiver.raw import Raw, head
 from receiver.scene import receiver_settings, running
 
 from openclaw_exporter.cli.authority import Authority, node_uri, proxy_uri, reader_uri
 from openclaw_exporter.receiver import trust
+from openclaw_exporter.receiver.authorities import Authorities
 from openclaw_exporter.receiver.settings import ProxySettings
 from openclaw_exporter.wire.certificates import identify_proxy, thumbprint
 from openclaw_exporter.wire.client_cert import client_cert
@@ -215,6 +217,52 @@ def test_the_deny_list_reaches_through_a_proxy_whose_connection_goes_on(pki: Pki
             assert raw.is_closed()
             with Raw(behind, proxy) as again:
                 assert publish(again, other, field(der_of(other))) == (403, "node-denied")
+
+
+def test_changes_that_concern_others_verify_nobody_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pki").mkdir()
+    pki = Pki(tmp_path / "pki")
+    verified: list[str] = []
+    token, chain = Verifier.verify, Authorities.verify
+    monkeypatch.setattr(
+        Verifier, "verify", lambda *given, **named: verified.append("t") or token(*given, **named)
+    )
+    monkeypatch.setattr(Authorities, "verify", lambda *given: verified.append("c") or chain(*given))
+    deny = tmp_path / "denied"
+    deny.write_text("# nobody\n")
+    settings = receiver_settings(pki, tmp_path, proxy=TRUSTED, tls={"deny_list": deny})
+    with running(pki, settings) as behind:
+        node, other, direct = behind.node(), behind.node(), behind.node()
+        with edge(behind) as raw, Raw(behind, direct.files) as own:
+
+            def beat() -> None:
+                assert publish(raw, node, field(der_of(node))) == (200, "recorded")
+                assert publish(own, direct) == (200, "recorded")
+
+            beat()
+            assert sorted(verified) == ["c", "t", "t"]
+            deny.write_text(f"{other.node_id}\n")
+            denied = (403, "node-denied")
+            wait_until(lambda: publish(raw, other, field(der_of(other))) == denied, what="the denial")
+            seen = len(verified)
+            beat()
+            assert len(verified) == seen
+            # Another key beside the one that is used.
+            document = json.loads(pki.jwks.read_bytes())
+            fresh = ECAlgorithm.to_jwk(ec.generate_private_key(ec.SECP256R1()).public_key(), as_dict=True)
+            document["keys"].append(fresh | {"kid": "fresh", "alg": "ES256", "use": "sig"})
+            pki.jwks.write_text(json.dumps(document))
+            stranger = behind.node()
+            stranger.token = stranger.mint(kid="fresh")
+            changed = (401, "token-signature")
+            wait_until(
+                lambda: publish(raw, stranger, field(der_of(stranger))) == changed, what="the second key"
+            )
+            seen = len(verified)
+            beat()
+            assert len(verified) == seen
 
 
 def test_another_authority_counts_for_forwarded_certificates_too(tmp_path: Path, pki: Pki) -> None:
