@@ -23,6 +23,7 @@ Fields = list[tuple[bytes, bytes]]
 RETRY_AFTER_SECONDS: Final = (3, 10)
 """When to come back to a store that cannot be reached: anywhere between, so that not all come at once."""
 
+_DICE: Final = random.Random()  # noqa: S311 - spreads load, keeps no secret
 _JSON: Final = (b"content-type", b"application/json")
 _PROBLEM: Final = (b"content-type", CONTENT_TYPE.encode())
 _ENCODER = msgspec.json.Encoder()
@@ -67,7 +68,7 @@ def raw_json_answer(body: bytes, *, status: int = 200) -> Answer:
 def problem_answer(error: WireError | StoreUnavailableError) -> Answer:
     """Return the answer to a request that is refused (RFC 9457)."""
     if isinstance(error, StoreUnavailableError):
-        seconds = random.randint(*RETRY_AFTER_SECONDS)  # noqa: S311 - spreads load, keeps no secret
+        seconds = _DICE.randint(*RETRY_AFTER_SECONDS)
         error = RefusedError("store-unavailable", str(error), retry_after=seconds)
     problem = document(error)
     body = encode_problem(problem)

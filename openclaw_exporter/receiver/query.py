@@ -7,11 +7,13 @@ import binascii
 import heapq
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 import msgspec
 
+from openclaw_exporter.receiver.discovery.index import EXACT, each, level_of
 from openclaw_exporter.receiver.discovery.parameters import read_parameters
 from openclaw_exporter.receiver.liveness import LAPSED, LIVE, STATES, State, expires_ms
 from openclaw_exporter.receiver.refusals import query_refusal
@@ -21,9 +23,9 @@ from openclaw_exporter.wire.timestamps import format_ms
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from openclaw_exporter.receiver.discovery.index import Members
     from openclaw_exporter.receiver.listening import Moment
     from openclaw_exporter.receiver.liveness import NodeState
-    from openclaw_exporter.receiver.order import Order
     from openclaw_exporter.receiver.registry import Registry
 
 DEFAULT_LIMIT: Final = 100
@@ -151,33 +153,50 @@ def _after(cursor: str) -> str:
     return node_id
 
 
-async def select(registry: Registry, order: Order, query: Query) -> Page:
+async def select(registry: Registry, query: Query) -> Page:
     """Answer a query from memory, in slices between which the event loop goes on."""
     if query.best:
         return await _select_best(registry, query)
-    found: list[NodeState] = []
-    more = False
-    for number, node_id in enumerate(order.after(query.after), start=1):
-        state = registry.nodes.get(node_id)
-        if state is not None and query.matches(state):
-            if len(found) == query.limit:
-                more = True
-                break
-            found.append(state)
-        if number % _SCAN == 0:
-            await asyncio.sleep(0)
-    return _page(found, registry, found[-1].node_id if more else None)
+    index = registry.index
+    is_plain = not (query.states or query.tags or query.min_slots)
+    levels = {} if is_plain else await index.find(query)
+    groups = None if is_plain else chain.from_iterable(levels.values())
+    states, after = await index.first(groups, query.matches, after=query.after, limit=query.limit)
+    return _page(states, registry, after)
 
 
 async def _select_best(registry: Registry, query: Query) -> Page:
+    levels = await registry.index.find(query)
+    best: list[NodeState] = []
+    for level in sorted(levels, reverse=True):
+        missing = query.limit - len(best)
+        if not missing:
+            break
+        best += await _best_of(registry, query, level, levels[level], missing)
+    return _page(best, registry, None)
+
+
+async def _best_of(
+    registry: Registry, query: Query, level: int, groups: list[Members], limit: int
+) -> list[NodeState]:
+    """Return the best of those that are on one level: by slots, and by node_id where they offer the same."""
+
+    def wants(state: NodeState) -> bool:
+        return query.matches(state) and level_of(offered_slots(state)) == level
+
+    if level <= EXACT:
+        states, _ = await registry.index.first(groups, wants, after=None, limit=limit, is_bounded=False)
+        return states
     best: list[tuple[int, str, NodeState]] = []
-    states = list(registry.nodes.values())
-    for start in range(0, len(states), _SCAN):
-        matching = filter(query.matches, states[start : start + _SCAN])
-        keyed = [(-offered_slots(state), state.node_id, state) for state in matching]
-        best = heapq.nsmallest(query.limit, best + keyed)
+    ids = [one for group in groups for one in each(group)]
+    for start in range(0, len(ids), _SCAN):
+        found = (registry.nodes.get(one) for one in ids[start : start + _SCAN])
+        keyed = [
+            (-state.slots, state.node_id, state) for state in found if state is not None and wants(state)
+        ]
+        best = heapq.nsmallest(limit, best + keyed)
         await asyncio.sleep(0)
-    return _page((state for _, _, state in best), registry, None)
+    return [state for _, _, state in best]
 
 
 async def scan(registry: Registry, query: Query) -> AsyncIterator[list[NodeState]]:

@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from openclaw_exporter.receiver.brake import Brake
+from openclaw_exporter.receiver.discovery.index import Index
 from openclaw_exporter.receiver.liveness import advance, due_at, judge
 from openclaw_exporter.receiver.scaling import scaled_interval
 from openclaw_exporter.receiver.wheel import Wheel
@@ -138,6 +139,7 @@ class Registry:
             self.nodes[state.node_id] = state
             self._place(state, moment)
         self._brake = Brake(self.nodes.values(), moment)
+        self.index = Index(self.nodes)
 
     @property
     def held(self) -> Held:
@@ -166,7 +168,9 @@ class Registry:
             self._judge(plan, arrival, at, stored.digests)
         taken = self._wheel.take(plan.moment.seconds, DUE_LIMIT)
         plan.more = len(taken) == DUE_LIMIT
-        holds = cache(lambda: self._brake.holds(plan.moment, self._changes(plan)))
+        # All that come due in one plan are judged alike: by what has arrived, not by each other's end.
+        arrived = plan.states.copy()
+        holds = cache(lambda: self._brake.holds(plan.moment, self._changes(arrived)))
         for bucket, node_id in taken:
             self._look_at(plan, bucket, node_id, holds)
         return plan
@@ -174,7 +178,10 @@ class Registry:
     def apply(self, plan: Plan) -> None:
         """Make a plan that has been stored the present."""
         for node_id, state in plan.states.items():
-            self._brake.move(self.nodes.get(node_id), state)
+            before = self.nodes.get(node_id)
+            self._brake.move(before, state)
+            if before is None or state is None or _is_regrouped(before, state):
+                self.index.move(before, state)
             if state is None:
                 self.nodes.pop(node_id, None)
             else:
@@ -217,8 +224,10 @@ class Registry:
         elif kind == "recorded":
             plan.updated.append(judgement.state)
 
-    def _changes(self, plan: Plan) -> list[tuple[NodeState | None, NodeState | None]]:
-        return [(self.nodes.get(node_id), state) for node_id, state in plan.states.items()]
+    def _changes(
+        self, states: Mapping[str, NodeState | None]
+    ) -> list[tuple[NodeState | None, NodeState | None]]:
+        return [(self.nodes.get(node_id), state) for node_id, state in states.items()]
 
     def _look_at(self, plan: Plan, bucket: int, node_id: str, holds: Callable[[], bool]) -> None:
         state = plan.states.get(node_id) or self.nodes.get(node_id)
@@ -241,3 +250,7 @@ class Registry:
         if state.bucket < 0 or bucket < state.bucket:
             state.bucket = bucket
             self._wheel.place(state.node_id, bucket)
+
+
+def _is_regrouped(before: NodeState, after: NodeState) -> bool:
+    return before.state != after.state or before.slots != after.slots or before.tags != after.tags

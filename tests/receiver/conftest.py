@@ -28,6 +28,13 @@ def scene(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
             yield started
 
 
+@pytest.fixture(scope="module")
+def calm(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A running receiver with the deadlines it has by default, shared by a module's tests."""
+    with running(pki, receiver_settings(pki, tmp_path_factory.mktemp("receiver"))) as started:
+        yield started
+
+
 @pytest.fixture
 def node(scene: Running) -> Node:
     """A new node of the shared receiver."""

@@ -117,14 +117,14 @@ def test_a_survey_counts_for_ten_times_as_long_as_it_took() -> None:
     assert scans == 2
 
 
-def test_over_http_each_is_one_number(scene: Running) -> None:
+def test_over_http_each_is_one_number(calm: Running) -> None:
     for number, swarm in enumerate(("swarm:a", "swarm:a", "swarm:b")):
-        node = scene.node()
+        node = calm.node()
         capacity = {"workers": 8, "available_slots": number, "vram_gb": 24.5}
         tags = ["pool:sums", swarm]
         answer = node.beat(tags=tags, capacity=capacity, queue_depth={"planner": 10 + number, "worker": 1})
         assert answer.status_code == 200
-    reader = scene.reader()
+    reader = calm.reader()
     shown = reader.get("/openclaw/capacity", params={"tag": "pool:sums"}).json()
     assert shown == {
         "nodes": 3,
@@ -139,5 +139,5 @@ def test_over_http_each_is_one_number(scene: Running) -> None:
     none = reader.get("/openclaw/capacity", params={"tag": "pool:none"}).json()
     assert (none["nodes"], none["workers"], none["queue_depth"]) == (0, 0, {})
     assert problem(reader.get("/openclaw/capacity?state=up")) == (400, "invalid-query")
-    node = scene.node()
+    node = calm.node()
     assert problem(node.client.get("/openclaw/capacity")) == (403, "role-not-allowed")

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.discovery.operations import Operation
 
 
-def test_every_route_is_documented_and_every_documented_route_is_there(scene: Running) -> None:
-    document = scene.reader().get("/openapi.json").json()
+def test_every_route_is_documented_and_every_documented_route_is_there(calm: Running) -> None:
+    document = calm.reader().get("/openapi.json").json()
     assert document == build_document()
     assert document["openapi"].startswith("3.1.")
     reading = Reading(mock.create_autospec(Store), Hub(100), DiscoverySettings())
@@ -60,9 +60,9 @@ def test_every_reference_leads_somewhere_and_every_property_is_described() -> No
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one.name)
-def test_a_wrong_method_and_a_wrong_role_are_refused_everywhere(scene: Running, operation: Operation) -> None:
+def test_a_wrong_method_and_a_wrong_role_are_refused_everywhere(calm: Running, operation: Operation) -> None:
     path = operation.path.replace("{node_id}", "00000000-0000-0000-0000-000000000000")
-    reader, node = scene.reader(), scene.node()
+    reader, node = calm.reader(), calm.node()
     assert problem(reader.request("DELETE", path)) == (405, "method-not-allowed")
     if operation.method == "GET":
         assert problem(node.client.get(path)) == (403, "role-not-allowed")

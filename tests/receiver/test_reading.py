@@ -11,7 +11,6 @@ import pytest
 from receiver.scene import problem
 from receiver.virtual import World, arrival, node_id
 
-from openclaw_exporter.receiver.order import Order
 from openclaw_exporter.receiver.query import Query, parse_query, select
 from openclaw_exporter.receiver.refusals import RefusedError
 
@@ -48,7 +47,7 @@ def world() -> World:
 
 def answer(world: World, **parameters: Any) -> tuple[list[str], str | None]:
     query = parse_query(urlencode(parameters, doseq=True).encode())
-    page = asyncio.run(select(world.registry, Order(world.registry.nodes), query))
+    page = asyncio.run(select(world.registry, query))
     return [node.node_id for node in page.nodes], page.after
 
 
@@ -78,12 +77,11 @@ def test_filters_find_what_brute_force_finds(world: World) -> None:
 
 @pytest.mark.parametrize("limit", [1, 7, 100, 299, 300, 301])
 def test_pages_together_are_the_whole_in_order(world: World, limit: int) -> None:
-    order = Order(world.registry.nodes)
     seen: list[str] = []
     after: str | None = None
     pages = 0
     while True:
-        page = asyncio.run(select(world.registry, order, Query(limit=limit, after=after)))
+        page = asyncio.run(select(world.registry, Query(limit=limit, after=after)))
         seen += [node.node_id for node in page.nodes]
         pages += 1
         after = page.after
@@ -113,23 +111,6 @@ def test_the_best_come_first(world: World) -> None:
 def test_suspect_may_be_asked_for(world: World) -> None:
     assert answer(world, state="suspect") == ([], None)
     assert answer(world, state=["suspect", "late"], limit=1000) == answer(world, state="late", limit=1000)
-
-
-def test_the_order_follows_nodes_that_come_and_go() -> None:
-    world = World()
-    order = Order(world.registry.nodes)
-    for number in (5, 3, 9):
-        plan_events = len(world.events)
-        world.arrive(arrival(node_id(number), 1, interval=30, draining=number == 3))
-        assert len(world.events) == plan_events + 1
-        # The store tells the order of each plan; here the event alone is what it needs.
-        order._added.add(node_id(number))
-    assert order.after(None) == [node_id(3), node_id(5), node_id(9)]
-    assert order.after(node_id(3)) == [node_id(5), node_id(9)]
-    assert order.after(node_id(4)) == [node_id(5), node_id(9)]
-    world.wait(60 + world.rules.retention)
-    order._removed = True
-    assert order.after(None) == []
 
 
 @pytest.mark.parametrize(

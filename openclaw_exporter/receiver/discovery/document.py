@@ -142,7 +142,15 @@ def _describe_heartbeat(components: dict[str, Any]) -> None:
     properties = components["Heartbeat"]["properties"]
     properties["node_id"]["pattern"] = f"^{fields.UUID}$"
     properties["last_heartbeat"]["format"] = "date-time"
+    properties["hostname"]["pattern"] = f"^{fields.HOST_NAME}$"
+    count = {"type": "integer", "minimum": 0, "maximum": fields.MAX_INTEGER}
     properties["capacity"]["required"] = list(fields.REQUIRED_RESOURCES)
+    properties["capacity"]["properties"] = dict.fromkeys(fields.REQUIRED_RESOURCES, count)
+    properties["capacity"]["propertyNames"] = {"pattern": f"^{fields.RESOURCE}$"}
+    properties["queue_depth"]["propertyNames"] = {"pattern": f"^{fields.TOPIC}$"}
+    # Absent it may be, but not null.
+    uptime = properties["uptime_seconds"]
+    properties["uptime_seconds"] = {**count, "description": uptime["description"]}
     # Members that are not known are dropped, and are no error.
     del components["Heartbeat"]["additionalProperties"]
     components["NodeView"]["properties"]["heartbeat"] = {"$ref": _REFERENCE.format(name="Heartbeat")}

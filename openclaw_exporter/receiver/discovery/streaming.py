@@ -22,6 +22,7 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 SEND_SECONDS: Final = 30.0
 """How long a reader may take to make room for the next piece."""
 
+_DICE: Final = random.Random()  # noqa: S311 - spreads load, keeps no secret
 _PIECE: Final = 100
 _RETRY_MS: Final = (2_000, 8_000)
 """After how long a reader comes back: anywhere between, so that all of them do not come at once."""
@@ -36,7 +37,7 @@ async def stream(
     gone = asyncio.create_task(_watch(receive, subscription), name="openclaw-events")
     try:
         await send({"type": "http.response.start", "status": 200, "headers": FIELDS})
-        retry = random.randint(*_RETRY_MS)  # noqa: S311 - spreads load, keeps no secret
+        retry = _DICE.randint(*_RETRY_MS)
         await _send(send, b"retry: %d\nid: %s\n\n" % (retry, subscription.place.encode()))
         while (text := await subscription.read(_PIECE, KEEP_ALIVE_SECONDS)) is not None:
             await _send(send, text)

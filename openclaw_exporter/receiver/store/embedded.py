@@ -27,7 +27,6 @@ from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.census import Census, take_census
 from openclaw_exporter.receiver.listening import ListeningClock
 from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS, Outcome
-from openclaw_exporter.receiver.order import Order
 from openclaw_exporter.receiver.query import scan, select, view
 from openclaw_exporter.receiver.refusals import SheddingError
 from openclaw_exporter.receiver.registry import Registry, Stored
@@ -135,7 +134,6 @@ class EmbeddedStore:
         self._registry = Registry(self._rules, listening, loaded.states)
         for number, node_ids in loaded.batches:
             self._tail.add(number, node_ids)
-        self._order = Order(self._registry.nodes)
         self._available = True
         self._task = asyncio.create_task(self._run(), name="openclaw-store")
 
@@ -202,7 +200,7 @@ class EmbeddedStore:
 
     async def page(self, query: Query) -> Page:
         """Return the nodes that a query asks for."""
-        return await select(self._registry, self._order, query)
+        return await select(self._registry, query)
 
     def scan(self, query: Query) -> AsyncIterator[list[NodeState]]:
         """Return all nodes that a query asks for, in slices; see `Store.scan`."""
@@ -315,7 +313,6 @@ class EmbeddedStore:
             self._stored_at = self._clock.elapsed()
             self._note(batch)
         self._registry.apply(plan)
-        self._order.note(plan)
         for event, state in plan.events:
             self._observer.happened(event, state)
         for gap, skew_ms in plan.lives:
