@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from weakref import WeakKeyDictionary, WeakValueDictionary, ref
 
 from opentelemetry.metrics import Observation
 
@@ -35,6 +35,35 @@ class _Sources:
 # here, so that a second publisher or a reloaded part over the same meter is heard, and a closed one is not.
 _SOURCES: Final[WeakKeyDictionary[Meter, WeakValueDictionary[str, _Sources]]] = WeakKeyDictionary()
 _LOCK: Final = threading.Lock()
+
+
+class Registrar(Protocol):
+    """Who exports what is observed over a meter, where not the meter itself does."""
+
+    def register(
+        self,
+        kind: Kind,
+        name: str,
+        unit: str,
+        description: str,
+        sources: Callable[[], Iterable[Source]],
+    ) -> None:
+        """Export what all sources yield at each collection."""
+
+
+# Held by whoever set the meter up: what is registered knows the meter, which would otherwise never go.
+_REGISTRARS: Final[WeakKeyDictionary[Meter, ref[Registrar]]] = WeakKeyDictionary()
+
+
+def use_registrar(meter: Meter, registrar: Registrar) -> None:
+    """Let a registrar, held elsewhere, take what is observed over the meter from now on."""
+    _REGISTRARS[meter] = ref(registrar)
+
+
+def registrar_of(meter: Meter) -> Registrar | None:
+    """Return the registrar of a meter; None where the meter sees to it itself."""
+    found = _REGISTRARS.get(meter)
+    return found() if found is not None else None
 
 
 class Instruments:
@@ -170,6 +199,10 @@ def observe_with(
         description: One sentence.
         sources: Returns them, at each collection anew.
     """
+    registrar = registrar_of(meter)
+    if registrar is not None:
+        registrar.register(kind, name, unit, description, sources)
+        return
 
     def callback(_options: CallbackOptions) -> Iterable[Observation]:
         return [

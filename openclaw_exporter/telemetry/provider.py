@@ -6,10 +6,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
+from opentelemetry.metrics import NoOpMeter
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from openclaw_exporter import __version__
 from openclaw_exporter.telemetry.exposition import Exposition, MetricsServer
+from openclaw_exporter.telemetry.instruments import use_registrar
+from openclaw_exporter.telemetry.observed import ObservedInstruments
 from openclaw_exporter.telemetry.resource import resource_of
 from openclaw_exporter.telemetry.tally import tallies_of
 
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import Meter
     from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.resources import Resource
 
     from openclaw_exporter.telemetry.settings import TelemetrySettings
 
@@ -39,6 +44,7 @@ class Telemetry:
         readers: tuple[MetricReader, ...],
         exposition: Exposition,
         server: MetricsServer | None,
+        about: Resource,
     ) -> None:
         self._provider = provider
         self._readers = readers
@@ -46,8 +52,12 @@ class Telemetry:
         self._server = server
         self._ended = False
         self.meter: Meter = provider.get_meter(_SCOPE, __version__)
+        self._observed = ObservedInstruments(about, InstrumentationScope(_SCOPE, __version__))
+        if not isinstance(self.meter, NoOpMeter):  # as it is where OTEL_SDK_DISABLED says so
+            use_registrar(self.meter, self._observed)
         for reader in readers:
             tallies_of(self.meter).feed(reader)
+            self._observed.feed(reader)
         self.prometheus_port = server.port if server else None
 
     @classmethod
@@ -98,7 +108,7 @@ class Telemetry:
             if server:
                 server.close()
             raise
-        return cls(provider, readers, exposition, server)
+        return cls(provider, readers, exposition, server, about)
 
     def exposition(self) -> bytes:
         """Return all metrics now in Prometheus' text format, whether or not they are served."""
