@@ -17,6 +17,7 @@ from receiver.virtual import World, arrival, node_id
 from openclaw_exporter.receiver.discovery import streaming
 from openclaw_exporter.receiver.discovery.events import Filter, Hub, OverrunError
 from openclaw_exporter.receiver.settings import DiscoverySettings
+from openclaw_exporter.wire.certificates import thumbprint
 from support.nodes import mutual_tls_client
 from support.sse import Events
 from support.wait import wait_until
@@ -223,6 +224,23 @@ def test_a_stream_ends_with_its_readers_certificate(pki: Pki, tmp_path: Path) ->
                 text += piece
             assert text.startswith(b"HTTP/1.1 200")
             assert text.endswith(b"0\r\n\r\n")
+
+
+def test_a_stream_ends_when_its_reader_is_denied(pki: Pki, tmp_path: Path) -> None:
+    deny = tmp_path / "denied"
+    deny.write_text("# nobody\n")
+    with running(pki, receiver_settings(pki, tmp_path, tls={"deny_list": deny})) as scene:
+        files = pki.reader("stolen")
+        der = ssl.PEM_cert_to_DER_cert(files.certificate.read_text())
+        client = mutual_tls_client(pki.ca, files, base_url=scene.url)
+        with client, client.stream("GET", EVENTS, timeout=60) as response:
+            events = Events(response)
+            scene.node().beat()
+            assert events.take(1)[0].event == "registered"
+            fresh = tmp_path / "fresh"
+            fresh.write_text(f"{thumbprint(der)}\n")
+            fresh.replace(deny)
+            assert list(events) == []
 
 
 class Bench:

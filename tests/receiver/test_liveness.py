@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
+import random
+
 import pytest
 from receiver.virtual import RULES, World, arrival, node_id
 
+from openclaw_exporter.receiver.liveness import Rules
 from openclaw_exporter.wire.headers import Sequence
 
 NODE = node_id(1)
@@ -215,3 +219,30 @@ def test_an_expiry_that_could_not_be_stored_happens_later_and_once(world: World)
     world.wait(30)
     assert world.state(NODE) == "expired"
     assert [event for event, _ in world.events].count("expired") == 1
+
+
+def test_an_expiry_comes_never_early_and_at_most_a_tick_and_a_bucket_late() -> None:
+    """Nodes of all intervals die one by one, each at a time of its own; all in listening time."""
+    dice = random.Random(11)
+    world = World(Rules(default_interval=60, max_interval=120, retention=10_000.0))
+    count = 300
+    beats = [dice.randrange(5) for _ in range(count)]
+    intervals = [dice.choice((30, 45, 60, 90, 120)) for _ in range(count)]
+    due = [(dice.uniform(0, intervals[number]), number, 0) for number in range(count)]
+    heapq.heapify(due)
+    now = world.registry.listening.read().seconds
+    while now < 1500:
+        world.clock.pass_(0.25)
+        now = world.registry.listening.read().seconds
+        while due and due[0][0] <= now:
+            at, number, sent = heapq.heappop(due)
+            world.arrive(arrival(node_id(number), sent + 1, interval=intervals[number]))
+            if sent < beats[number]:
+                heapq.heappush(due, (at + intervals[number], number, sent + 1))
+        world.tick()
+    # As the fleet dies out, the brake may hold the last of it.
+    assert {state.state for state in world.registry.nodes.values()} == {"expired"}
+    held = {node for event, node in world.events if event == "suspect"}
+    for node, state in world.registry.nodes.items():
+        deadline = state.heard_at + (6 if node in held else 2) * state.interval
+        assert 0 <= state.lapsed_at - deadline <= 0.5
