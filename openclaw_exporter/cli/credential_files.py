@@ -14,6 +14,7 @@ from openclaw_exporter.client.settings import ClientSettings
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.credentials import server_context
+from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.receiver.safety import is_url
 from openclaw_exporter.receiver.settings import ReceiverSettings
 from openclaw_exporter.wire.tokens import KeySet
@@ -36,7 +37,8 @@ def unusable(config: Config) -> Iterator[str]:
     receiver = config.find(ReceiverSettings)
     if receiver is not None and receiver.tls.certificate is not None:
         tokens = receiver.tokens
-        yield from _causes(lambda: server_context(receiver.tls))
+        deny = DenyList(receiver.tls.deny_list)
+        yield from _causes(lambda: server_context(receiver.tls), deny.open)
         for source in sorted({issuer.jwks or tokens.jwks for issuer in tokens.issuers}):
             if not is_url(source):
                 yield from _causes(lambda file=Path(source): _open_keys(file))  # type: ignore[misc] # bound now

@@ -62,6 +62,11 @@ def test_credential_files_that_cannot_be_used_are_warnings(tmp_path: Path) -> No
     assert "see receiver.tls" in warnings[0]
     assert warnings[1].startswith(f"warning: {tmp_path / 'jwks.json'}: not a strict JSON object")
 
+    (tmp_path / "denied").write_text("everybody\n")
+    denied = {"OPENCLAW_RECEIVER_TLS_DENY_LIST": str(tmp_path / "denied")}
+    code, _, err = check(made.receiver_configuration, environ=denied)
+    assert (code, "denied: line 1 is neither a node_id nor" in err) == (0, True)
+
 
 def test_all_errors_are_told_at_once_those_of_plugins_too(file: Path) -> None:
     pytest.importorskip("openclaw_exporter_system")
@@ -145,9 +150,10 @@ def test_the_examples_are_right(name: str) -> None:
 def test_the_examples_variants_are_right(file: Path) -> None:
     text = (Path(__file__).parents[2] / "examples" / "config" / "receiver.toml").read_text()
     # What is commented out is indented by three.
-    file.write_text(re.sub(r"^#   (?=\[\[|\w+ = )", "", text, flags=re.MULTILINE))
+    file.write_text(re.sub(r"^#   (?=\[|\w+ = )", "", text, flags=re.MULTILINE))
     assert check(file)[0] == 0
-    assert len(load(file, {}).get(ReceiverSettings).tokens.issuers) == 2
+    settings = load(file, {}).get(ReceiverSettings)
+    assert (len(settings.tokens.issuers), len(settings.proxy.names)) == (2, 1)
 
 
 def test_without_a_configuration_it_is_said_how_to_name_one() -> None:
