@@ -52,9 +52,10 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _BATCH: Final = 1024
+_GATHER: Final = 0.002
 _PACE: Final = 0.005
-"""Seconds between the beginnings of two batches of arrivals, where they come faster than that. A commit costs
-as much as several heartbeats, and none is in a hurry of milliseconds."""
+"""Seconds for which arrivals gather, and between the beginnings of two batches of them. A commit costs as
+much as ten heartbeats, and none is in a hurry of milliseconds."""
 
 _CLOCK_EVERY: Final = 1.0
 _PURGE_EVERY: Final = 5.0
@@ -270,12 +271,9 @@ class EmbeddedStore:
                 self._purged_at = now
 
     async def _pace(self) -> None:
-        """Let arrivals gather where the last of them were taken up just now."""
-        now = time.monotonic()
-        left = self._taken_at + _PACE - now
-        if left > 0:
-            await asyncio.sleep(left)
-        self._taken_at = max(now, self._taken_at + _PACE)
+        """Let arrivals gather."""
+        await asyncio.sleep(max(_GATHER, self._taken_at + _PACE - time.monotonic()))
+        self._taken_at = time.monotonic()
 
     async def _batch(self, *, last: bool = False) -> bool:
         """Record what waits and let time pass; return whether more nodes have come due than fitted."""
