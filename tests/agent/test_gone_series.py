@@ -93,13 +93,13 @@ NOTHING: tuple[set[str], set[str]] = (set(), set())
 
 
 def test_a_queue_and_a_gpu_that_are_gone(outputs: Outputs, things: Path) -> None:
-    assert outputs.holding("first") == QUEUE
-    assert outputs.holding("gpu-0") == GPU
+    wait_until(lambda: outputs.holding("first") == QUEUE, what="the first queue")
+    wait_until(lambda: outputs.holding("gpu-0") == GPU, what="the first GPU")
     things.write_text("queue second\ngpu gpu-1\n")
     wait_until(lambda: outputs.holding("first") == NOTHING, what="the end of the first queue")
     wait_until(lambda: outputs.holding("gpu-0") == NOTHING, what="the end of the first GPU")
-    assert outputs.holding("second") == QUEUE
-    assert outputs.holding("gpu-1") == GPU
+    wait_until(lambda: outputs.holding("second") == QUEUE, what="the second queue, which stays")
+    wait_until(lambda: outputs.holding("gpu-1") == GPU, what="the second GPU, which stays")
     things.write_text("queue first\nqueue second\ngpu gpu-0\ngpu gpu-1\n")
     wait_until(lambda: outputs.holding("first") == QUEUE, what="the first queue, back again")
     wait_until(lambda: outputs.holding("gpu-0") == GPU, what="the first GPU, back again")
