@@ -11,6 +11,7 @@ import pytest
 from receiver.raw import Raw, head
 from receiver.scene import receiver_settings, running
 
+from openclaw_exporter.receiver import server
 from openclaw_exporter.receiver.application import Application
 from openclaw_exporter.receiver.hot import HotProtocol
 from openclaw_exporter.receiver.publishing import Publishing
@@ -19,12 +20,20 @@ from openclaw_exporter.wire.timestamps import parse_ms
 from support.wait import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from receiver.scene import Node, Running
 
     from openclaw_exporter.receiver.liveness import Outcome
     from support.pki import Pki
+
+
+@pytest.fixture(scope="module")
+def scene(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A receiver with the usual deadlines: a test that is kept waiting is not to be timed out."""
+    with running(pki, receiver_settings(pki, tmp_path_factory.mktemp("receiver"))) as started:
+        yield started
 
 
 class Asgi:
@@ -205,7 +214,7 @@ def test_a_client_that_is_gone_is_recorded_all_the_same(
     held = Held(monkeypatch)
     with Raw(scene, node.files) as raw:
         raw.send(whole(node))
-        wait_until(lambda: held.calls, what="the arrival")
+        wait_until(lambda: held.calls, what="the arrival", timeout=30)
     held.release(scene)
     with scene.reader() as reader:
         wait_until(
@@ -221,7 +230,7 @@ def test_a_request_behind_one_that_waits_waits_too(
     held = Held(monkeypatch)
     with Raw(scene, node.files) as raw:
         raw.send(whole(node), b"GET /openclaw/nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        wait_until(lambda: held.calls, what="the arrival")
+        wait_until(lambda: held.calls, what="the arrival", timeout=30)
         held.release(scene)
         first, second = raw.answer(), raw.answer()
     assert first is not None
@@ -229,13 +238,16 @@ def test_a_request_behind_one_that_waits_waits_too(
     assert (first.status, second.status) == (200, 404)
 
 
-def test_a_receiver_that_stops_answers_what_it_has_taken_and_then_closes(pki: Pki, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch, running(pki, receiver_settings(pki, tmp_path)) as scene:
-        held = Held(patch)
+def test_a_receiver_that_stops_answers_what_it_has_taken_and_then_closes(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "STOP_SECONDS", 60.0)
+    with running(pki, receiver_settings(pki, tmp_path)) as scene:
+        held = Held(monkeypatch)
         node = scene.node()
         with Raw(scene, node.files) as raw:
             raw.send(whole(node))
-            wait_until(lambda: held.calls, what="the arrival")
+            wait_until(lambda: held.calls, what="the arrival", timeout=30)
             stopping = threading.Thread(target=scene.receiver.stop)
             stopping.start()
             wait_until(lambda: not is_open(scene.port), what="the end of listening", timeout=30)
@@ -244,7 +256,7 @@ def test_a_receiver_that_stops_answers_what_it_has_taken_and_then_closes(pki: Pk
             assert answer is not None
             assert (answer.status, answer.fields["connection"]) == (200, "close")
             assert raw.is_closed()
-        stopping.join(30)
+        stopping.join(60)
 
 
 def is_open(port: int) -> bool:
@@ -252,18 +264,24 @@ def is_open(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_an_idle_connection_ends_and_a_busy_one_does_not(pki: Pki, tmp_path: Path) -> None:
-    changes = {"min_interval": 1, "default_interval": 1, "max_interval": 1, "limits": {"keep_alive": 1.1}}
+def test_an_idle_connection_ends_and_a_busy_one_does_not(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {"min_interval": 1, "default_interval": 1, "max_interval": 1, "limits": {"keep_alive": 6.0}}
     with running(pki, receiver_settings(pki, tmp_path, **changes)) as scene:
         node = scene.node()
         with Raw(scene, node.files) as raw:
-            pause = threading.Event()
-            for _ in range(6):
-                raw.send(whole(node))
-                answer = raw.answer()
-                assert answer is not None
-                assert answer.status == 200
-                pause.wait(0.3)
+            raw.send(whole(node))
+            assert raw.answer() is not None
+            held = Held(monkeypatch)
+            raw.send(whole(node))
+            # The timer that the first answer has set comes while the second request is under way.
+            threading.Event().wait(7)
+            held.release(scene)
+            answer = raw.answer()
+            assert answer is not None
+            assert answer.status == 200
+            raw.socket.settimeout(60)
             assert raw.is_closed()
 
 

@@ -140,7 +140,7 @@ steps = st.lists(
 
 @pytest.mark.usefixtures("short_tail")
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
