@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import html
 import json
+import re
 import threading
 from contextlib import ExitStack
 from pathlib import Path
@@ -153,6 +154,40 @@ def test_every_panel_and_annotation_has_data(scenes: dict[PathName, Scene], path
         wait_until(all_answered, timeout=90)
     except AssertionError:
         assert waiting == []
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_variable_has_values(scenes: dict[PathName, Scene], path: PathName) -> None:
+    scene = scenes[path]
+    (agent,) = scene.agents
+    for board in FOLDER.glob("*.json"):
+        for variable in json.loads(board.read_text())["templating"]["list"]:
+            if variable["type"] != "query":
+                continue
+            values = wait_until(
+                lambda variable=variable: values_of(scene.prometheus, variable),  # type: ignore[misc]
+                what=f"values of {variable['name']} of {board.stem}",
+            )
+            if variable["name"] == "node":
+                assert values == {agent.node_id}
+            if variable["name"] == "job":
+                assert values == {"openclaw-exporter", "openclaw-receiver"}
+
+
+def values_of(prometheus: PrometheusServer, variable: dict[str, Any]) -> set[str]:
+    """Return what a variable offers, as Grafana finds it."""
+    call, _, inner = variable["definition"].removesuffix(")").partition("(")
+    if call == "label_values":
+        selector, _, label = inner.rpartition(", ")
+        found = prometheus.query(f"count by ({label}) ({expanded(selector)})")
+        return {labels[label] for labels, _ in found if label in labels}
+    assert call == "query_result"
+    pattern = re.compile(variable["regex"].strip("/").replace("(?<", "(?P<"))
+    lines = (
+        ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
+        for labels, _ in prometheus.query(expanded(inner))
+    )
+    return {match["value"] for line in lines if (match := pattern.search(line))}
 
 
 @pytest.mark.parametrize("path", PATHS)
