@@ -215,7 +215,7 @@ def test_a_reader_that_does_not_read_is_cut_off(
 
 def test_a_stream_ends_with_its_readers_certificate(pki: Pki, tmp_path: Path) -> None:
     with running(pki, receiver_settings(pki, tmp_path)) as scene:
-        files = pki.reader(lifetime=dt.timedelta(seconds=4))
+        files = pki.reader(lifetime=dt.timedelta(seconds=7))
         with Raw(scene, files) as raw:
             raw.send(b"GET /openclaw/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             raw.socket.settimeout(60)
