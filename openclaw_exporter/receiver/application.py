@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from openclaw_exporter.errors import StoreUnavailableError, TokenError, WireError
 from openclaw_exporter.receiver.answers import Answer, Stream, internal_error, problem_answer, raw_json_answer
 from openclaw_exporter.receiver.discovery.operations import BY_PATH
-from openclaw_exporter.receiver.discovery.reading import find_operation
+from openclaw_exporter.receiver.discovery.reading import MAY_READ_KEY, find_operation
 from openclaw_exporter.receiver.protocol import CONNECTION_KEY
 from openclaw_exporter.receiver.publishing import AVAILABILITY
 from openclaw_exporter.receiver.refusals import RefusedError
@@ -88,6 +88,7 @@ class Application:
         if template == AVAILABILITY:
             return await self._publish(scope, receive)
         self._require_reader(scope)
+        scope[MAY_READ_KEY] = partial(self._require_reader, scope)
         return await self._reading.handlers[template](scope, *arguments)
 
     async def _publish(self, scope: Scope, receive: Receive) -> Answer:

@@ -21,6 +21,7 @@ from receiver.scene import receiver_settings, running
 from openclaw_exporter.cli.authority import Authority, node_uri, proxy_uri, reader_uri
 from openclaw_exporter.receiver import trust
 from openclaw_exporter.receiver.authorities import Authorities
+from openclaw_exporter.receiver.discovery import streaming
 from openclaw_exporter.receiver.settings import ProxySettings
 from openclaw_exporter.wire.certificates import identify_proxy, thumbprint
 from openclaw_exporter.wire.client_cert import client_cert
@@ -217,6 +218,31 @@ def test_the_deny_list_reaches_through_a_proxy_whose_connection_goes_on(pki: Pki
             assert raw.is_closed()
             with Raw(behind, proxy) as again:
                 assert publish(again, other, field(der_of(other))) == (403, "node-denied")
+
+
+def test_a_forwarded_readers_stream_ends_with_its_right_to_read(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "KEEP_ALIVE_SECONDS", 0.2)
+    deny = tmp_path / "denied"
+    deny.write_text("# nobody\n")
+    settings = receiver_settings(pki, tmp_path, proxy=TRUSTED, tls={"deny_list": deny})
+    with running(pki, settings) as behind, edge(behind) as raw:
+        node = behind.node()
+        reader = ssl.PEM_cert_to_DER_cert(pki.reader("leaving").certificate.read_text())
+        raw.send(head(node, field(reader), method="GET", path="/openclaw/events"))
+        text = b""
+        while b": keep-alive" not in text:
+            text += raw.socket.recv(4096)
+        assert text.startswith(b"HTTP/1.1 200")
+        deny.write_text(f"{thumbprint(reader)}\n")
+        raw.socket.settimeout(60)
+        while not text.endswith(b"\r\n0\r\n\r\n"):
+            piece = raw.socket.recv(4096)
+            assert piece, "the connection was closed"
+            text += piece
+        # The proxy's connection serves others.
+        assert publish(raw, node, field(der_of(node))) == (200, "recorded")
 
 
 def test_changes_that_concern_others_verify_nobody_again(

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.store import Store
 
 
+MAY_READ_KEY: Final = "openclaw.may_read"
+"""What asks once more whether a request's reader may read, in its ASGI scope."""
+
 _RETRY_SECONDS: Final = 30
 _LAST_EVENT_ID: Final = b"last-event-id"
 _is_node_id = re.compile(UUID).fullmatch
@@ -119,7 +122,8 @@ class Reading:
             raise RefusedError("shedding", detail, retry_after=_RETRY_SECONDS)
         wanted = Filter(events, frozenset(values.get("tag", ())))
         last_id = next((value for name, value in scope["headers"] if name == _LAST_EVENT_ID), b"")
-        return Stream(partial(stream, self._hub, wanted, last_id.decode("latin-1"), scope[PROTOCOL_KEY]))
+        place = last_id.decode("latin-1")
+        return Stream(partial(stream, self._hub, wanted, place, scope[PROTOCOL_KEY], scope[MAY_READ_KEY]))
 
     async def _describe(self, scope: Scope) -> Answer:
         read_parameters(scope["query_string"])

@@ -8,9 +8,12 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any, Final
 
+from openclaw_exporter.errors import WireError
 from openclaw_exporter.receiver.discovery.events import OverrunError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from openclaw_exporter.receiver.answers import Receive, Send
     from openclaw_exporter.receiver.discovery.events import Filter, Hub, Subscription
     from openclaw_exporter.receiver.protocol import HttpProtocol
@@ -29,9 +32,19 @@ _RETRY_MS: Final = (2_000, 8_000)
 
 
 async def stream(
-    hub: Hub, wanted: Filter, last_id: str, protocol: HttpProtocol, receive: Receive, send: Send
+    hub: Hub,
+    wanted: Filter,
+    last_id: str,
+    protocol: HttpProtocol,
+    may_read: Callable[[], None],
+    receive: Receive,
+    send: Send,
 ) -> None:
-    """Answer with events until the reader goes, is too slow, or the receiver or the connection ends."""
+    """Answer with events until the reader goes, is too slow, or the receiver or the connection ends.
+
+    Behind a proxy the connection goes on when its reader may read no more, so that is asked again and again:
+    `may_read` raises what it is refused for.
+    """
     subscription = hub.subscribe(wanted, last_id)
     protocol.on_shutdown = subscription.stop
     gone = asyncio.create_task(_watch(receive, subscription), name="openclaw-events")
@@ -39,8 +52,10 @@ async def stream(
         await send({"type": "http.response.start", "status": 200, "headers": FIELDS})
         retry = _DICE.randint(*_RETRY_MS)
         await _send(send, b"retry: %d\nid: %s\n\n" % (retry, subscription.place.encode()))
-        while (text := await subscription.read(_PIECE, KEEP_ALIVE_SECONDS)) is not None:
-            await _send(send, text)
+        with contextlib.suppress(WireError):
+            while (text := await subscription.read(_PIECE, KEEP_ALIVE_SECONDS)) is not None:
+                may_read()
+                await _send(send, text)
         await _send(send, b"", more=False)
     except (OverrunError, TimeoutError):
         _logger.info("a reader of events was too slow and has been cut off")
