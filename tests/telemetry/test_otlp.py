@@ -277,7 +277,7 @@ def test_the_episode_ends_when_the_collector_is_back(
     log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "30")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")  # or a crowded machine has it time out before the 500
     collector = HttpCollector()
     collector.status = 500
     telemetry = started(OtlpSettings(enabled=True, endpoint=collector.endpoint))
@@ -286,7 +286,7 @@ def test_the_episode_ends_when_the_collector_is_back(
     wait_until(lambda: "takes no metrics" in log.getvalue())
     collector.status = 200
     wait_until(lambda: "takes metrics again" in log.getvalue())
-    telemetry.shutdown()
+    telemetry.shutdown(timeout=30)
     collector.close()
     assert collector.series("openclaw.publish.success_total") == {(): 2}
     assert "500" in log.getvalue().splitlines()[0]
