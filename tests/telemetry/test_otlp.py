@@ -277,7 +277,8 @@ def test_the_episode_ends_when_the_collector_is_back(
     log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "30")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")  # or a crowded machine has it time out before the 500
+    # Long, or on a crowded machine the exporter gives up before it is answered 500.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "20")
     collector = HttpCollector()
     collector.status = 500
     telemetry = started(OtlpSettings(enabled=True, endpoint=collector.endpoint))
