@@ -44,6 +44,7 @@ _DRAINING_SHARE: Final = 2.5
 _EXPORT_SHARE: Final = 1.0
 _EXIT_SHARE: Final = 0.7
 _SIGNAL_PAUSE: Final = 0.05
+_FIRST_ATTEMPT: Final = 0.25
 
 
 class Agent:
@@ -121,7 +122,8 @@ class Agent:
         try:
             self._start()
         except BaseException:
-            self.stop(draining=False, timeout=1.0)
+            # A heartbeat may have gone out before an exporter could not start.
+            self.stop(draining=self._publishing is not None, timeout=1.0)
             raise
 
     def stop(self, *, draining: bool = True, timeout: float = STOP_WITHIN) -> None:
@@ -203,15 +205,34 @@ class Agent:
         return viewed[2]
 
     def _start(self) -> None:
-        # Imported here, so that whoever embeds a stopped agent pays nothing for the SDK.
-        from openclaw_exporter.agent.metrics import AgentMetrics  # noqa: PLC0415
-        from openclaw_exporter.telemetry.provider import Telemetry  # noqa: PLC0415
-
         config = self._config
         self._node_id = resolve_node_id(config.client)
         self._collection.start()
         self._plugins.start(config)
         began = time.monotonic()
+        self._publishing = Publishing(config.client, self._node_id, self._report, self._notifier.watchdog)
+        patience = config.collection.first_results - (time.monotonic() - began)
+        if self._plugins.wait(patience):
+            self._collection.wait_for_first(config.collection.first_results - (time.monotonic() - began))
+        self._publish_first()
+        self._measure()
+        self._notifier.ready()
+        self._tell_start()
+
+    def _publish_first(self) -> None:
+        """Start publishing, and leave the first heartbeat alone with the processor for a moment."""
+        attempted = threading.Event()
+        self.publisher.on_beat(lambda _attempt: attempted.set())
+        self.publisher.start()
+        if self.publisher.publishing:
+            attempted.wait(_FIRST_ATTEMPT)
+
+    def _measure(self) -> None:
+        """Start the exporters: last, because OpenTelemetry's SDK takes a fifth of the whole start."""
+        from openclaw_exporter.agent.metrics import AgentMetrics  # noqa: PLC0415
+        from openclaw_exporter.telemetry.provider import Telemetry  # noqa: PLC0415
+
+        config = self._config
         self._telemetry = Telemetry.start(
             config.telemetry,
             service="openclaw-exporter",
@@ -223,15 +244,8 @@ class Agent:
         self._learn(self.board.read())
         for loaded, seconds in self._ran_before:
             metrics.ran(loaded, seconds)
-        self._publishing = Publishing(
-            config.client, self._node_id, self._report, self._telemetry.meter, self._notifier.watchdog
-        )
-        patience = config.collection.first_results - (time.monotonic() - began)
-        if self._plugins.wait(patience):
-            self._collection.wait_for_first(config.collection.first_results - (time.monotonic() - began))
-        self._publishing.start()
-        self._notifier.ready()
-        self._tell_start()
+        if self._publishing is not None:
+            self._publishing.measure(self._telemetry.meter)
 
     def _report(self) -> Report:
         now = self.view()

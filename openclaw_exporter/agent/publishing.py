@@ -30,7 +30,6 @@ class Publishing:
         settings: The table `[openclaw]`.
         node_id: This node's id, the same for the process's life.
         source: Returns what the node says now.
-        meter: Where the publisher's metrics go.
         on_turn: Called by the publisher's loop at every turn.
 
     Raises:
@@ -42,13 +41,12 @@ class Publishing:
         settings: ClientSettings,
         node_id: str,
         source: Callable[[], Report],
-        meter: Meter,
         on_turn: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._node_id = node_id
         self._source = source
-        self._meter = meter
+        self._meter: Meter | None = None
         self._on_turn = on_turn
         self._ended = False
         self.publisher = self._make(settings)
@@ -56,6 +54,11 @@ class Publishing:
     def start(self) -> None:
         """Publish; the first heartbeat at once."""
         self.publisher.start()
+
+    def measure(self, meter: Meter) -> None:
+        """Let the publisher's metrics go to this meter; they were kept back until now."""
+        self._meter = meter
+        self.publisher.measure(meter)
 
     def stop(self, *, draining: bool, timeout: float) -> None:
         """End in time, with a last heartbeat that says so where `draining`."""
@@ -102,6 +105,11 @@ class Publishing:
             raise UserError(
                 f"openclaw.node_id is {self._node_id} while the agent runs: restart it to change that"
             )
-        publisher = Publisher(replace(settings, node_id=self._node_id), self._source, meter=self._meter)
+        publisher = Publisher(
+            replace(settings, node_id=self._node_id),
+            self._source,
+            meter=self._meter,
+            measured=self._meter is not None,
+        )
         publisher.on_turn(self._on_turn)
         return publisher

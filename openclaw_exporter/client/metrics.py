@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import get_meter
@@ -18,20 +19,29 @@ if TYPE_CHECKING:
 
 
 class PublisherMetrics:
-    """What one publisher reports.
+    """What one publisher reports: kept back until it is known where to."""
 
-    Args:
-        meter: Where to; the process's global meter provider where None.
-    """
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept_back: list[Callable[[], None]] | None = []
+        self._skew: float | None = None
+        self._last_success: float | None = None
 
-    def __init__(self, meter: Meter | None) -> None:
+    def begin(self, meter: Meter | None) -> None:
+        """Report to this meter from now on, first what was kept back.
+
+        Args:
+            meter: Where to; the process's global meter provider where None.
+        """
         self._instruments = Instruments(meter if meter is not None else get_meter("openclaw_exporter"))
         self._success = self._instruments.counter("openclaw.publish.success_total")
         self._failure = self._instruments.counter("openclaw.publish.failure_total")
         self._latency = self._instruments.histogram("openclaw.latency_seconds")
         self._dropped = self._instruments.counter("openclaw.buffer.dropped")
-        self._skew: float | None = None
-        self._last_success: float | None = None
+        with self._lock:
+            kept_back, self._kept_back = self._kept_back or [], None
+        for report in kept_back:
+            report()
 
     def observe(
         self, *, waiting: Callable[[], int], limit: int, credentials: Callable[[], Mapping[str, Validity]]
@@ -43,6 +53,11 @@ class PublisherMetrics:
             limit: How many it can hold.
             credentials: The validity of each credential in use, by its name.
         """
+        self._report(lambda: self._observe(waiting, limit, credentials))
+
+    def _observe(
+        self, waiting: Callable[[], int], limit: int, credentials: Callable[[], Mapping[str, Validity]]
+    ) -> None:
         observe = self._instruments.observe
         observe("openclaw.buffer.usage", lambda: [(waiting(), {})])
         observe("openclaw.buffer.limit", lambda: [(limit, {})])
@@ -56,6 +71,9 @@ class PublisherMetrics:
 
     def attempted(self, delivery: Delivery, seconds: float, now: float) -> None:
         """Count one publish attempt that took so many seconds and ended now, Unix seconds."""
+        self._report(lambda: self._attempted(delivery, seconds, now))
+
+    def _attempted(self, delivery: Delivery, seconds: float, now: float) -> None:
         if delivery.status is not None:
             self._latency.record(seconds, {"http.response.status_code": delivery.status})
         if delivery.offset is not None:
@@ -70,11 +88,21 @@ class PublisherMetrics:
 
     def dropped(self, reason: str, number: int) -> None:
         """Count heartbeats that were given up."""
-        self._dropped.add(number, {"reason": reason})
+        self._report(lambda: self._dropped.add(number, {"reason": reason}))
 
     def close(self) -> None:
         """Let the observed series disappear; the totals stay."""
+        self._report(self._close)
+
+    def _close(self) -> None:
         self._instruments.close()
+
+    def _report(self, report: Callable[[], None]) -> None:
+        with self._lock:
+            if self._kept_back is not None:
+                self._kept_back.append(report)
+                return
+        report()
 
 
 def _validities(

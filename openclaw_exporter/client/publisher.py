@@ -53,6 +53,7 @@ class Publisher:
         settings: What to publish to, as whom, how often.
         source: Returns what the node says now. It is called in the publishing thread and must not block.
         meter: Where the publisher's metrics go; the process's global meter provider where None.
+        measured: Whether they go there from now on; else they are kept back until `measure`.
         clock: The time.
         transport: Sends requests in place of a connection of the publisher's own.
         rng: Where jitter comes from.
@@ -79,6 +80,7 @@ class Publisher:
         source: Callable[[], Report],
         *,
         meter: Meter | None = None,
+        measured: bool = True,
         clock: Clock | None = None,
         transport: Transport | None = None,
         rng: random.Random | None = None,
@@ -99,7 +101,9 @@ class Publisher:
         self._engine: Engine | None = None
         self._courier: Courier | None = None
         self._close: list[Callable[[], None]] = []
-        self._metrics = PublisherMetrics(meter)
+        self._metrics = PublisherMetrics()
+        if measured:
+            self._metrics.begin(meter)
         # Jitter is no secret.
         self._random = rng or random.Random()  # noqa: S311 - see above
         try:
@@ -140,6 +144,10 @@ class Publisher:
     def on_turn(self, callback: Callable[[], None]) -> None:
         """Call back after every turn of the thread: at least every 5 s while no exchange is under way."""
         self._on_turn.append(callback)
+
+    def measure(self, meter: Meter | None) -> None:
+        """Let the metrics go to this meter, where they were kept back; call it once."""
+        self._metrics.begin(meter)
 
     def start(self) -> None:
         """Publish from a daemon thread of the publisher's own, the first heartbeat at once.

@@ -107,6 +107,27 @@ def test_an_attempt_without_an_answer(virtual: Make, wire: Wire, metrics: Metric
     assert metrics.series("openclaw.latency_seconds") == {}
 
 
+def test_what_happens_before_it_is_known_where_to_report_is_told_later(
+    virtual: Make, clock: VirtualClock, wire: Wire, metrics: Metrics
+) -> None:
+    statuses = iter([503, 200])
+    wire.answer = lambda _request: Reply(next(statuses, 200))
+    publisher = virtual(measured=False)
+    drive(publisher, clock, 130)
+    assert metrics.series("openclaw.publish.success_total") == {}
+    publisher.measure(metrics.meter)
+    before = publisher.stats
+    assert (before.failure, before.success > 0) == (1, True)
+    assert metrics.value("openclaw.publish.success_total") == before.success
+    assert metrics.value("openclaw.buffer.limit") > 0
+    latency = metrics.series("openclaw.latency_seconds")
+    assert sum(point.count for point in latency.values()) == before.success + 1
+    drive(publisher, clock, 130)
+    assert metrics.value("openclaw.publish.success_total") == publisher.stats.success > before.success
+    publisher.stop(draining=False)
+    assert metrics.series("openclaw.buffer.limit") == {}
+
+
 def test_the_buffer(virtual: Make, clock: VirtualClock, wire: Wire, metrics: Metrics) -> None:
     wire.answer = away
     publisher = virtual(meter=metrics.meter, buffer=BufferSettings(max_heartbeats=4))
