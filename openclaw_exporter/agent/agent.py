@@ -23,8 +23,10 @@ from openclaw_exporter.agent.snapshot import Board
 from openclaw_exporter.client import resolve_node_id
 from openclaw_exporter.errors import UserError
 from openclaw_exporter.logs import Episodes
+from openclaw_exporter.telemetry.listening import listen
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from openclaw_exporter.agent.heartbeat import NodeView
@@ -72,6 +74,7 @@ class Agent:
         self._plugins = PluginLoader(self._collection)
         self._metrics: AgentMetrics | None = None
         self._ran_before: list[tuple[LoadedCollector, float]] = []
+        self._listening: socket.socket | None = None
         self._telemetry: Telemetry | None = None
         self._publishing: Publishing | None = None
         self._viewed: tuple[Snapshot, AgentConfig, NodeView] | None = None
@@ -145,6 +148,8 @@ class Agent:
         if self._telemetry is not None:
             left = ends - time.monotonic()
             self._telemetry.shutdown(max(0.1, min(_EXPORT_SHARE, left * 0.7)))
+        elif self._listening is not None:
+            self._listening.close()
         left_behind = self._collection.join(max(0.1, min(0.5, ends - time.monotonic())))
         for loaded in left_behind:
             _LOGGER.warning("collector %s/%s still runs and is left behind", loaded.plugin, loaded.name)
@@ -207,6 +212,7 @@ class Agent:
     def _start(self) -> None:
         config = self._config
         self._node_id = resolve_node_id(config.client)
+        self._listening = listen(config.telemetry.prometheus)
         self._collection.start()
         self._plugins.start(config)
         began = time.monotonic()
@@ -238,6 +244,7 @@ class Agent:
             service="openclaw-exporter",
             node_id=self._node_id,
             resource=config.resource,
+            listening=self._listening,
         )
         metrics = AgentMetrics(self._telemetry.meter, self.board.read, self.view)
         self._metrics = metrics
@@ -246,6 +253,8 @@ class Agent:
             metrics.ran(loaded, seconds)
         if self._publishing is not None:
             self._publishing.measure(self._telemetry.meter)
+        if self._listening is not None:
+            self._telemetry.serve()
 
     def _report(self) -> Report:
         now = self.view()

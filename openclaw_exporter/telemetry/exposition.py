@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import gzip
 import socket
 import threading
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from prometheus_client import CollectorRegistry
 
-from openclaw_exporter.errors import UserError
 from openclaw_exporter.telemetry.text_format import CONTENT_TYPE, render
 
 if TYPE_CHECKING:
@@ -55,55 +53,44 @@ class MetricsServer:
 
     Args:
         text: Returns all metrics in Prometheus' text format.
-        host: The address to listen on.
-        port: The TCP port; 0 takes a free one.
+        listening: The socket to serve on; it is closed with the server.
 
     Attributes:
         port: The TCP port that it listens on.
-
-    Raises:
-        UserError: The address cannot be listened on.
     """
 
-    def __init__(self, text: Callable[[], bytes], host: str, port: int) -> None:
-        try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            self._server = _Server(family, address, text)
-        except OSError as error:
-            foreign = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
-            right = "host to an address of this machine" if foreign else "port to a free port, to 0 for any"
-            message = (
-                f"telemetry.prometheus: cannot listen on {host}:{port} ({error.strerror or error}); "
-                f"set telemetry.prometheus.{right}, or telemetry.prometheus.enabled to false"
-            )
-            raise UserError(message) from error
+    def __init__(self, text: Callable[[], bytes], listening: socket.socket) -> None:
+        self._server = _Server(listening, text)
         self.port: int = self._server.server_address[1]
         # It looks for the end only when something arrives, not twice a second: `close` sees to that.
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_FOREVER,), name="metrics", daemon=True
         )
+
+    def start(self) -> None:
+        """Answer from now on; who has asked before has waited."""
         self._thread.start()
 
     def close(self) -> None:
         """Stop listening and free the port."""
         with contextlib.suppress(OSError):
             self._server.socket.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(OSError):
+        if self._thread.is_alive():
             self._server.shutdown()
-            self._server.server_close()
-        self._thread.join(timeout=1)
+            self._thread.join(timeout=1)
+        self._server.server_close()
 
 
 class _Server(ThreadingTCPServer):
-    allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 64
 
-    def __init__(self, family: int, address: Any, text: Callable[[], bytes]) -> None:
-        self.address_family = family
+    def __init__(self, listening: socket.socket, text: Callable[[], bytes]) -> None:
         self.text = text
-        super().__init__(address, _Handler)
+        super().__init__(listening.getsockname(), _Handler, bind_and_activate=False)
+        self.socket.close()  # made by the base class, of the wrong family perhaps
+        self.socket = listening
+        self.server_address = listening.getsockname()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing: a scraper that hangs up half-way is no fault of this process."""

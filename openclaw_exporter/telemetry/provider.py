@@ -13,11 +13,13 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from openclaw_exporter import __version__
 from openclaw_exporter.telemetry.exposition import Exposition, MetricsServer
 from openclaw_exporter.telemetry.instruments import use_registrar
+from openclaw_exporter.telemetry.listening import listen
 from openclaw_exporter.telemetry.observed import ObservedInstruments
 from openclaw_exporter.telemetry.resource import resource_of
 from openclaw_exporter.telemetry.tally import tallies_of
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Mapping
 
     from opentelemetry.metrics import Meter
@@ -68,6 +70,7 @@ class Telemetry:
         service: ServiceName,
         node_id: str,
         resource: Mapping[str, str] | None = None,
+        listening: socket.socket | None = None,
     ) -> Telemetry:
         """Start the exporters that the settings enable.
 
@@ -77,6 +80,7 @@ class Telemetry:
             node_id: `service.instance.id`.
             resource: Further resource attributes from the configuration; they win over
                 `OTEL_RESOURCE_ATTRIBUTES`, and `settings.resource_attributes` wins over them.
+            listening: What `listen` has opened already; nobody is answered there before `serve`.
 
         Raises:
             UserError: The Prometheus port is taken, or OTLP or a resource detector is set up wrongly.
@@ -89,10 +93,8 @@ class Telemetry:
         )
         exposition = Exposition()
         readers: tuple[MetricReader, ...] = (exposition.reader,)
-        prometheus = settings.prometheus
-        server = (
-            MetricsServer(exposition.text, prometheus.host, prometheus.port) if prometheus.enabled else None
-        )
+        opened = listening or listen(settings.prometheus)
+        server = MetricsServer(exposition.text, opened) if opened else None
         try:
             if settings.otlp.pushes:
                 from openclaw_exporter.telemetry.otlp import otlp_reader  # noqa: PLC0415 - only when used
@@ -108,7 +110,15 @@ class Telemetry:
             if server:
                 server.close()
             raise
-        return cls(provider, readers, exposition, server, about)
+        telemetry = cls(provider, readers, exposition, server, about)
+        if listening is None:
+            telemetry.serve()
+        return telemetry
+
+    def serve(self) -> None:
+        """Answer scrapes from now on; to be called where `start` was given a socket."""
+        if self._server:
+            self._server.start()
 
     def exposition(self) -> bytes:
         """Return all metrics now in Prometheus' text format, whether or not they are served."""

@@ -102,6 +102,7 @@ def test_a_hung_one_is_given_up_at_its_deadline_and_skipped_until_it_ends(
     wait_until(lambda: running.board.read().queues)
     hang.set()
     wait_until(lambda: not running.board.read().queues)
+    wait_until(lambda: running.state("hanging").error_type)  # the last depth may be too old before that
     state = running.state("hanging")
     assert not state.healthy
     assert state.error_type == "deadline"
