@@ -466,4 +466,5 @@ def test_the_pause_after_a_failure_is_counted_but_is_no_news(factory: Factory, l
     collection.cancel()
     collection.join(5.0)
     lines = [line for line in log.getvalue().splitlines() if "dying" in line]
+    lines = [line for line in lines if "did not end within" not in line]  # a crowded machine's
     assert lines == ["collector dying/dying failed: ChildError: its process exited with status 3"]
