@@ -42,6 +42,7 @@ def export(directory: Path, *, grafana_path: str | None, force: bool, as_json: b
     place = shlex.quote(str(directory.absolute()))
     click.echo(
         f"next: in prometheus.yml, rule_files: [{place}/prometheus/rules/*.yml]; for Grafana, copy or link "
-        f"{place}/grafana/provisioning/ into its provisioning directory, or import the dashboards one by one",
+        f"{place}/grafana/provisioning/dashboards/openclaw.yaml into /etc/grafana/provisioning/dashboards/, "
+        "or import the dashboards one by one",
         err=True,
     )
