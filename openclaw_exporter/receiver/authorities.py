@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import verification as v
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from openclaw_exporter.errors import CredentialError, IdentityError
 
@@ -38,6 +39,7 @@ class Authorities:
         authority = v.ExtensionPolicy.permit_all()
         authority = authority.require_present(x509.BasicConstraints, v.Criticality.AGNOSTIC, _is_authority)
         authority = authority.may_be_present(x509.KeyUsage, v.Criticality.AGNOSTIC, _may_sign)
+        authority = authority.may_be_present(x509.ExtendedKeyUsage, v.Criticality.AGNOSTIC, _may_vouch)
         builder = v.PolicyBuilder().store(self._store).max_chain_depth(_DEPTH)
         self._builder = builder.extension_policies(ca_policy=authority, ee_policy=leaf)
 
@@ -80,4 +82,13 @@ def _is_authority(_policy: v.Policy, _certificate: x509.Certificate, value: x509
 def _may_sign(_policy: v.Policy, _certificate: x509.Certificate, value: x509.KeyUsage | None) -> None:
     if value is not None and not value.key_cert_sign:
         message = "may not sign certificates"
+        raise ValueError(message)
+
+
+def _may_vouch(
+    _policy: v.Policy, _certificate: x509.Certificate, value: x509.ExtendedKeyUsage | None
+) -> None:
+    usages = {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+    if value is not None and usages.isdisjoint(value):
+        message = "not an authority of clients"
         raise ValueError(message)

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 
 class Watched:
-    """One file or several that belong together, known by inode, size and time.
+    """One file or several that belong together, known by inode, size and times.
+
+    A change of mode or owner makes a file another one too: it may be readable now.
 
     Args:
         paths: The files.
@@ -17,7 +19,7 @@ class Watched:
 
     def __init__(self, *paths: Path) -> None:
         self._paths = paths
-        self._seen: list[tuple[int, int, int] | None] | None = None
+        self._seen: list[tuple[int, int, int, int] | None] | None = None
 
     def changed(self) -> bool:
         """Whether any of them is another than at the last call; true for the first one.
@@ -30,9 +32,9 @@ class Watched:
         return changed
 
 
-def _look(path: Path) -> tuple[int, int, int] | None:
+def _look(path: Path) -> tuple[int, int, int, int] | None:
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -13,11 +13,10 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from openclaw_exporter.errors import StoreUnavailableError, TokenError, WireError
 from openclaw_exporter.receiver.answers import Answer, head_of, internal_error, problem_answer
-from openclaw_exporter.receiver.protocol import HttpProtocol
+from openclaw_exporter.receiver.protocol import HttpProtocol, ListenerState
 from openclaw_exporter.receiver.publishing import AVAILABILITY
 
 if TYPE_CHECKING:
@@ -187,7 +186,7 @@ class HotProtocol(HttpProtocol):
             self.transport.close()
 
 
-class HotState(ServerState):
+class HotState(ListenerState):
     """uvicorn's state of a listener, with the head that most answers begin with.
 
     Attributes:

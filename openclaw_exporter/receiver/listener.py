@@ -137,7 +137,8 @@ class Listener:
         self._state.date(formatdate(time.time(), usegmt=True).encode())
 
     def end_connections(self) -> None:
-        """Close every connection after the request that it is at, if it is at one."""
+        """Close every connection after the request that it is at, or after the handshake that it is in."""
+        self._state.generation += 1
         for connection in list(self._state.connections):
             connection.shutdown()
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from openclaw_exporter.receiver.answers import head_of, problem_answer
 from openclaw_exporter.receiver.connection import Connection
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uvicorn import Config
-    from uvicorn.server import ServerState
 
     from openclaw_exporter.receiver.settings import LimitSettings
     from openclaw_exporter.receiver.trust import Trust
@@ -62,6 +62,16 @@ class _Part(Enum):
 _NOTHING, _HEAD, _BODY = _Part
 
 
+class ListenerState(ServerState):
+    """uvicorn's state of a listener.
+
+    Attributes:
+        generation: A connection that was accepted in an earlier one is not taken when its handshake is done.
+    """
+
+    generation = 0
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One connection.
 
@@ -77,7 +87,7 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(
         self,
         config: Config,
-        server_state: ServerState,
+        server_state: ListenerState,
         *,
         limits: LimitSettings,
         trust: Trust | None,
@@ -85,6 +95,7 @@ class HttpProtocol(HttpToolsProtocol):
         turn_away: Callable[[], int],
     ) -> None:
         super().__init__(config, server_state, {})
+        self._generation = server_state.generation
         self.cycle: RequestResponseCycle | None = None  # type: ignore[assignment] # uvicorn hides the None
         self._limits = limits
         self._trust = trust
@@ -96,6 +107,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._content = 0
         self._is_refused = False
         self._connection: Connection | None = None
+        self._asked: list[RequestResponseCycle] = []
         self._expects_continue = False
         self.on_shutdown: Callable[[], None] | None = None
         self._idle_since = 0.0
@@ -110,6 +122,10 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
         """Begin."""
         super().connection_made(transport)
+        if self._generation != cast("ListenerState", self.server_state).generation:
+            # Its handshake began when other authorities were believed.
+            transport.abort()
+            return
         if len(self.connections) > self._limits.connections:
             self.refuse(SheddingError("there are too many connections", retry_after=self._turn_away()))
             return
@@ -123,6 +139,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._last is not None:
             self._last.cancel()
             self._last = None
+        # uvicorn tells the newest request alone; one before it may be a stream that goes on.
+        for cycle in self._asked:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._asked.clear()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -184,6 +205,9 @@ class HttpProtocol(HttpToolsProtocol):
         self.scope[PROTOCOL_KEY] = self  # type: ignore[typeddict-unknown-key] # ours
         self.scope["extensions"] = self._connection.extensions  # type: ignore[union-attr] # looked at before
         super().on_headers_complete()
+        self._asked = [cycle for cycle in self._asked if not cycle.response_complete]
+        if self.cycle is not None:
+            self._asked.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""

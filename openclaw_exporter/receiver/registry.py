@@ -153,12 +153,16 @@ class Registry:
         state = self.nodes.get(arrival.node_id)
         return state is None or arrival.sent_ms <= state.newest_ms
 
-    def plan(self, arrivals: Iterable[tuple[Arrival, Moment]], stored: Stored) -> Plan:
+    def plan(
+        self, arrivals: Iterable[tuple[Arrival, Moment]], stored: Stored, *, heard: Moment | None = None
+    ) -> Plan:
         """Decide on arrivals, in their order, and then on at most `DUE_LIMIT` nodes whose time has come.
 
         Args:
             arrivals: What arrived, and when.
             stored: What the store says of those arrivals for which `needs_lookup` says so.
+            heard: Where more has arrived since: when the first of that did. No node is judged by a later
+                time, since what waits may be its heartbeat.
         """
         plan = Plan(self.listening.read())
         self._brake.follow(plan.moment)
@@ -166,13 +170,14 @@ class Registry:
         plan.scaled = scaled_interval(self._brake.live, self.rules)
         for arrival, at in arrivals:
             self._judge(plan, arrival, at, stored.digests)
-        taken = self._wheel.take(plan.moment.seconds, DUE_LIMIT)
+        until = plan.moment if heard is None else heard
+        taken = self._wheel.take(until.seconds, DUE_LIMIT)
         plan.more = len(taken) == DUE_LIMIT
         # All that come due in one plan are judged alike: by what has arrived, not by each other's end.
         arrived = plan.states.copy()
         holds = cache(lambda: self._brake.holds(plan.moment, self._changes(arrived)))
         for bucket, node_id in taken:
-            self._look_at(plan, bucket, node_id, holds)
+            self._look_at(plan, bucket, node_id, until, holds)
         return plan
 
     def apply(self, plan: Plan) -> None:
@@ -229,15 +234,17 @@ class Registry:
     ) -> list[tuple[NodeState | None, NodeState | None]]:
         return [(self.nodes.get(node_id), state) for node_id, state in states.items()]
 
-    def _look_at(self, plan: Plan, bucket: int, node_id: str, holds: Callable[[], bool]) -> None:
+    def _look_at(
+        self, plan: Plan, bucket: int, node_id: str, until: Moment, holds: Callable[[], bool]
+    ) -> None:
         state = plan.states.get(node_id) or self.nodes.get(node_id)
         if state is None or state.bucket != bucket:
             return
         plan.due.append(node_id)
         state.bucket = -1
-        change = advance(state, plan.moment, self.rules, holds)
+        change = advance(state, until, self.rules, holds)
         if change is None:
-            self._place(state, plan.moment)
+            self._place(state, until)
             return
         new, event = change
         if event == "late" and node_id not in plan.states:

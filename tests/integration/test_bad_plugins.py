@@ -126,7 +126,9 @@ deadline = 3
         """Scrape, and tell whether the metrics say that the culprit failed, and of what."""
         self.scrapes.append(self.scrape())
         last = self.scrapes[-1]
-        labels = rf'openclaw_collector="{self.bad.collector}",openclaw_plugin="{BAD}"'
+        labels = f'openclaw_plugin="{BAD}"'
+        if self.bad.collector:  # a label without a value is left out
+            labels = f'openclaw_collector="{self.bad.collector}",{labels}'
         healthy = last.get(f"openclaw_collector_healthy{{{labels}}}")
         if not self.bad.error_type:
             return healthy == 1

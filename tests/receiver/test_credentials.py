@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import socket
+import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ from receiver.scene import Node, problem, receiver_settings, running
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.receiver import keys
 from openclaw_exporter.receiver.embedding import Receiver
+from openclaw_exporter.receiver.files import Watched
 from openclaw_exporter.receiver.settings import IssuerSettings
 from openclaw_exporter.wire.tokens import SigningKey, public_jwks
 from support.key_server import KeyServer
@@ -80,6 +84,39 @@ def test_another_authority_ends_connections_and_what_it_signed(pki: Pki, tmp_pat
             assert raw.is_closed()
         assert not is_answered(scene, node)
         assert is_answered(scene, Node(scene, pki=other))
+
+
+def test_a_handshake_that_began_before_does_not_outlive_its_authority(pki: Pki, tmp_path: Path) -> None:
+    other = Pki(tmp_path)
+    ca = tmp_path / "clients.pem"
+    ca.write_bytes(pki.ca.read_bytes())
+    with running(pki, receiver_settings(pki, tmp_path, tls={"ca": ca})) as scene:
+        node = scene.node()
+        context = ssl.create_default_context(cafile=str(pki.ca))
+        context.load_cert_chain(node.files.certificate, node.files.key)
+        with socket.create_connection(("127.0.0.1", scene.port), timeout=60) as plain:
+            # The receiver has accepted it once it has accepted one that came later.
+            assert node.beat().status_code == 200
+            ca.write_bytes(other.ca.read_bytes())
+            wait_until(lambda: not is_answered(scene, node), what="the end of the old authority")
+            answer = b""
+            with contextlib.suppress(OSError), context.wrap_socket(plain, server_hostname="127.0.0.1") as tls:
+                tls.sendall(head(node, "Content-Length: 0"))
+                answer = tls.recv(100)
+            assert answer == b""
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o600])
+def test_a_file_that_may_be_readable_again_is_looked_at(mode: int, tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("secret")
+    watched = Watched(path)
+    assert watched.changed()
+    assert not watched.changed()
+    time.sleep(0.05)  # the file system's clock ticks in between
+    path.chmod(mode)
+    assert watched.changed()
+    assert not watched.changed()
 
 
 def is_answered(scene: Running, node: Node) -> bool:

@@ -171,6 +171,23 @@ def test_one_reader_too_many_is_told_to_come_back(pki: Pki, tmp_path: Path) -> N
         wait_until(is_free, timeout=30, what="a free place")
 
 
+def test_a_stream_with_a_request_behind_it_ends_with_its_connection(pki: Pki, tmp_path: Path) -> None:
+    settings = receiver_settings(pki, tmp_path, discovery=DiscoverySettings(subscribers=1))
+    with running(pki, settings) as scene:
+        stream = scene.tls(pki.reader())
+        stream.sendall(f"GET {EVENTS} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert stream.recv(12) == b"HTTP/1.1 200"
+        stream.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        stream.close()
+
+        def is_free() -> bool:
+            with mutual_tls_client(pki.ca, pki.reader(), base_url=scene.url) as reader:  # noqa: SIM117
+                with reader.stream("GET", EVENTS) as response:
+                    return response.status_code == 200
+
+        wait_until(is_free, what="its place")
+
+
 def test_a_receiver_that_stops_ends_its_streams(pki: Pki, tmp_path: Path) -> None:
     with running(pki, receiver_settings(pki, tmp_path)) as scene, listening(scene) as (events, _):
         node = scene.node()
@@ -272,6 +289,27 @@ def test_whom_the_ring_overtakes_is_cut_off() -> None:
         subscription.close()
         subscription.close()
         assert len(bench.hub) == 0
+
+    asyncio.run(main())
+
+
+def test_what_is_not_asked_for_does_not_put_a_keep_alive_off() -> None:
+    async def main() -> None:
+        bench = Bench(10_000)
+        bench.happen(1)
+        subscription = bench.hub.subscribe(Filter(frozenset({"expired"})))
+
+        async def go_on() -> None:
+            while True:
+                bench.happen(1)
+                await asyncio.sleep(0.01)
+
+        others = asyncio.create_task(go_on())
+        async with asyncio.timeout(30):
+            text = await subscription.read(100, 0.2)
+        others.cancel()
+        assert text is not None
+        assert text.startswith(b": keep-alive\nid: ")
 
     asyncio.run(main())
 

@@ -325,6 +325,8 @@ def issue(
     builder = builder.not_valid_before(now - dt.timedelta(hours=1))
     builder = builder.not_valid_after(now + life.get("lifetime", dt.timedelta(hours=1)))
     builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    if usages := life.get("usages"):
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     if uri:
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
         usage = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH])
@@ -355,6 +357,17 @@ def test_intermediates_are_taken_from_the_chain_and_verified(pki: Pki, tmp_path:
                 lines = (field(der_of(node)), f"Client-Cert-Chain: {chain}")
                 assert publish(raw, node, *lines) == (200, "recorded")
             lines = (field(wrong.public_bytes(Encoding.DER)), f"Client-Cert-Chain: {others}")
+            assert publish(raw, node, *lines) == (403, "identity-forwarded")
+            # An authority of servers is none of clients, as in a handshake.
+            servers, servers_key = issue(
+                "servers",
+                signer=(root.subject, root_key),
+                ca=True,
+                usages=[x509.ExtendedKeyUsageOID.SERVER_AUTH],
+            )
+            theirs, _ = issue("leaf", signer=(servers.subject, servers_key), ca=False, uri=uri)
+            chain = client_cert(servers.public_bytes(Encoding.DER))
+            lines = (field(theirs.public_bytes(Encoding.DER)), f"Client-Cert-Chain: {chain}")
             assert publish(raw, node, *lines) == (403, "identity-forwarded")
 
 

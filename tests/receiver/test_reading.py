@@ -169,7 +169,9 @@ def test_over_http_a_cursor_leads_to_the_next_page(scene: Running) -> None:
     assert refused.json()["errors"][0]["field"] == "limit"
 
 
-@pytest.mark.parametrize("name", ["nobody", "00000000-0000-0000-0000-000000000000", "..", "%00"])
+@pytest.mark.parametrize(
+    "name", ["nobody", "00000000-0000-0000-0000-000000000000", "..", "%00", "%7Bnode_id%7D"]
+)
 def test_a_node_that_is_not_known(scene: Running, name: str) -> None:
     reader = scene.reader()
     for path in (f"/openclaw/nodes/{name}", f"/openclaw/nodes/{name}/history"):

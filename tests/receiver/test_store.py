@@ -455,3 +455,80 @@ def test_a_file_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, cas
     run(main())
     if other is not None:
         other.close()
+
+
+def test_a_heartbeat_that_waits_in_time_saves_its_node(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Bench(tmp_path / "registry.sqlite") as bench:
+            await bench.store.record(beat(1, interval=30))
+            await bench.store.record(beat(1, node_id(2), interval=120))
+            await bench.wait(59)
+            go_on = threading.Event()
+            lookup = bench.database.lookup
+
+            def slow(keys: Any) -> Any:
+                assert go_on.wait(60)
+                return lookup(keys)
+
+            bench.database.lookup = slow  # type: ignore[method-assign] # a disk that takes its time
+            first = bench.store.record(beat(1, node_id(3), interval=30))
+            while not bench.store._under_way:  # noqa: ASYNC110 - the batch begins by itself
+                await asyncio.sleep(0.001)
+            # One second before the node's deadline, and stored after it.
+            second = bench.store.record(beat(2, interval=30))
+            bench.clock.pass_(2)
+            go_on.set()
+            assert [(await first).kind, (await second).kind] == ["recorded", "recorded"]
+            await bench.tick()
+            assert not {"expired", "returned"} & {event for event, _ in bench.observer.events}
+            assert await bench.state() == "up"
+            # Its silence counts from that heartbeat on.
+            await bench.wait(57)
+            assert await bench.state() == "late"
+            await bench.wait(3)
+            assert await bench.state() == "expired"
+
+    run(main())
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_no_batch_keeps_a_forgotten_nodes_state(*, restarted: bool, tmp_path: Path) -> None:
+    path = tmp_path / "registry.sqlite"
+    count = "SELECT count(*) FROM state_batches WHERE instr(states, CAST('canary-5c1e' AS BLOB))"
+
+    async def main() -> None:
+        async with Bench(path) as bench:
+            await bench.store.record(beat(1, interval=30, version="canary-5c1e"))
+            await bench.store.record(beat(1, node_id(2), interval=120))
+            assert await bench.execute(count) == [(1,)]
+            if restarted:
+                # It is forgotten, and ends before anything has gone.
+                bench.store._tail.surplus = lambda *_: ([], 0)  # type: ignore[method-assign]
+            await bench.wait(60 + RULES.retention + 10, every=5)
+            assert await bench.state() is None
+        async with Bench(path, bench.clock) as again:
+            await again.tick()
+            assert await again.execute(count) == [(0,)]
+            assert await again.state() is None
+            assert await again.state(node_id(2)) is not None
+
+    run(main())
+
+
+def test_the_number_of_a_commit_that_was_called_failed_is_not_given_again(tmp_path: Path) -> None:
+    path = tmp_path / "registry.sqlite"
+
+    async def main() -> None:
+        async with Bench(path) as bench:
+            await bench.store.record(beat(1))
+            await bench.store.record(beat(1, node_id(2)))
+        # What a recovery leaves where the write-ahead log kept the commit before it.
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE clock SET batch = batch - 1")
+        connection.close()
+        async with Bench(path, VirtualClock()) as bench:
+            await bench.store.record(beat(1, node_id(3)))
+        async with Bench(path, VirtualClock()) as bench:
+            assert [await bench.state(node_id(number)) for number in (1, 2, 3)] == ["up"] * 3
+
+    run(main())

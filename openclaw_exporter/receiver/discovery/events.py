@@ -259,16 +259,19 @@ class Subscription:
         Raises:
             OverrunError: Events are gone that were not read yet.
         """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
         while not self._stopped:
             text, looked_at = self._take(limit)
             if text:
                 return text
-            if looked_at:
+            # What is not asked for does not prolong the wait.
+            if looked_at and loop.time() < until:
                 await asyncio.sleep(0)
                 continue
             self._waking.clear()
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout_at(until):
                     await self._waking.wait()
             except TimeoutError:
                 # The id lets a reader whom little interests come back without a gap.

@@ -143,7 +143,7 @@ def _entry(row: KeyRow) -> HistoryEntry:
 
 def find_operation(path: str) -> tuple[str, tuple[str, ...]]:
     """Return the operation's path, and what stands for its parts in braces; an empty path: there is none."""
-    if path in BY_PATH:
+    if path in BY_PATH and "{" not in path:
         return path, ()
     parts = path.split("/")
     if path.startswith(NODES + "/") and parts[3]:

@@ -135,6 +135,7 @@ class EmbeddedStore:
         self._registry = Registry(self._rules, listening, loaded.states)
         for number, node_ids in loaded.batches:
             self._tail.add(number, node_ids)
+        self._tail.forget(loaded.forgotten)
         self._available = True
         self._task = asyncio.create_task(self._run(), name="openclaw-store")
 
@@ -284,7 +285,9 @@ class EmbeddedStore:
         try:
             stored = await self._lookup([arrival for arrival, _, _ in batch])
             if stored is not None:
-                plan = self._registry.plan([(arrival, at) for arrival, at, _ in batch], stored)
+                heard = self._waiting[0][1] if self._waiting else None
+                arrivals = [(arrival, at) for arrival, at, _ in batch]
+                plan = self._registry.plan(arrivals, stored, heard=heard)
                 if await self._commit(plan, last=last):
                     outcomes = plan.outcomes
         finally:
@@ -298,7 +301,7 @@ class EmbeddedStore:
 
     async def _commit(self, plan: Plan, *, last: bool) -> bool:
         clock_is_old = self._clock.elapsed() - self._stored_at >= _CLOCK_EVERY and bool(self._registry.nodes)
-        if plan.durable or clock_is_old or last:
+        if plan.durable or clock_is_old or last or self._tail.holds_forgotten:
             batch = self._prepare(plan)
             stored = None
             try:
@@ -356,6 +359,9 @@ class EmbeddedStore:
             self._tail.add(batch.number, [state.node_id for state in batch.states])
         for state in batch.folded:
             state.stored = 0
+        for node_id in batch.forgotten:
+            if (gone := self._registry.nodes.get(node_id)) is not None:
+                self._tail.forget(gone.stored)
         self._tail.drop(batch.dropped)
 
     def _trail(self, node_id: str) -> int:

@@ -69,6 +69,14 @@ DELETE FROM strangers WHERE (node_id, sent_ms) IN (
     SELECT node_id, sent_ms FROM strangers WHERE heard_at < ? ORDER BY heard_at LIMIT ?
 )
 """
+# A commit that was reported as failed may be there, and its number must not be given again.
+_CLOCK: Final = """
+SELECT seconds, interruption, max(
+    batch,
+    (SELECT ifnull(max(number), 0) FROM state_batches),
+    (SELECT ifnull(max(number), 0) FROM arrival_batches)
+) FROM clock
+"""
 _OLDEST: Final = "SELECT number, heard_at FROM arrival_batches ORDER BY number LIMIT ?"
 _STRANGER: Final = "SELECT digest FROM strangers WHERE node_id = ? AND sent_ms = ?"
 _NEWEST: Final = "SELECT max(sent_ms) FROM strangers WHERE node_id = ?"
@@ -98,10 +106,12 @@ class Loaded(NamedTuple):
     Attributes:
         states: Every node, with the number of the batch that its state is in, if it is in one.
         batches: The batches of states, the oldest first: number, and whose states.
+        forgotten: The number of the newest batch that holds a state of a node that was forgotten; 0: none.
     """
 
     states: list[NodeState]
     batches: list[tuple[int, list[str]]]
+    forgotten: int
 
 
 class Database:
@@ -126,7 +136,7 @@ class Database:
             self._connect()
             with self._transaction() as connection:
                 connection.execute("UPDATE clock SET interruption = interruption + 1")
-                clock = connection.execute("SELECT seconds, interruption, batch FROM clock").fetchone()
+                clock = connection.execute(_CLOCK).fetchone()
         except (OSError, sqlite3.Error) as error:
             self.close()
             raise StateError(_explain(self.path, error)) from error
@@ -180,14 +190,15 @@ class Database:
         for (blob,) in connection.execute("SELECT state FROM nodes"):
             take(decode_state(blob), 0)
         batches: list[tuple[int, list[str]]] = []
+        forgotten = 0
         for number, blob in connection.execute("SELECT number, states FROM state_batches ORDER BY number"):
             changes = decode_changes(blob)
             for state in changes.states:
                 take(state, number)
-            for node_id in changes.forgotten:
-                nodes.pop(node_id, None)
+            gone = [nodes.pop(node_id) for node_id in changes.forgotten if node_id in nodes]
+            forgotten = max([forgotten, *(state.stored for state in gone)])
             batches.append((number, [state.node_id for state in changes.states]))
-        return Loaded(list(nodes.values()), batches)
+        return Loaded(list(nodes.values()), batches, forgotten)
 
     def commit(self, batch: Batch) -> None:
         """Store everything, or nothing; returns when it is on the disk.

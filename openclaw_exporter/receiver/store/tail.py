@@ -3,7 +3,8 @@
 A state is appended to the newest batch. A node that goes on beating writes itself anew before its last batch
 is the oldest, and costs nothing more; only those that fell silent, or beat more slowly than most, are written
 into the table of nodes when their batch goes. The tail is kept about twice as long as there are nodes, so
-what a start has to read does not depend on how long the receiver ran.
+what a start has to read does not depend on how long the receiver ran. A node that is forgotten lets all
+batches up to its last state go, whatever their number, so that nothing of it stays.
 """
 
 from __future__ import annotations
@@ -29,10 +30,20 @@ class Tail:
     def __init__(self) -> None:
         self._batches: deque[tuple[int, list[str]]] = deque()
         self._states = 0
+        self._forgotten = 0
 
     def __len__(self) -> int:
         """The number of states in all batches."""
         return self._states
+
+    @property
+    def holds_forgotten(self) -> bool:
+        """Whether a batch holds a state of a node that was forgotten."""
+        return bool(self._batches) and self._batches[0][0] <= self._forgotten
+
+    def forget(self, number: int) -> None:
+        """Let the batches up to this one go soon: it holds the last state of a node that was forgotten."""
+        self._forgotten = max(self._forgotten, number)
 
     def add(self, number: int, node_ids: list[str]) -> None:
         """Note a batch that was stored."""
@@ -49,7 +60,7 @@ class Tail:
         Returns:
             The states to fold, and the number of the newest batch that goes; 0: none does.
         """
-        excess = min(self._states - 2 * known - SPARE, _STEP)
+        excess = _STEP if self.holds_forgotten else min(self._states - 2 * known - SPARE, _STEP)
         folded: list[NodeState] = []
         newest = 0
         for number, node_ids in self._batches:
