@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import termios
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +169,26 @@ def test_a_signal_in_the_first_moment_ends_it_too(place: Path) -> None:
     code, _, err = demo.end()
     assert code == 143
     assert "Traceback" not in err
+
+
+def test_a_signal_at_whatever_moment_of_a_wait_is_noted() -> None:
+    script = (
+        "import os; from openclaw_exporter.cli.demo.ending import Ending\n"
+        "with Ending() as ending:\n"
+        "    print('ready', flush=True)\n"
+        "    for _ in range(20_000): ending.wait(0.00001)\n"
+        "    os._exit(0 if ending.signal else 1)\n"
+    )
+    process = subprocess.Popen((sys.executable, "-c", script), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.read(5) == b"ready"
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.0001)
+    process.kill()
+    assert process.wait() == 0
+    process.stdout.close()
 
 
 @pytest.mark.timeout(120)

@@ -22,7 +22,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -103,12 +102,12 @@ def _send_one(publisher: Publisher) -> int:
 
 
 def _run(publisher: Publisher) -> int:
-    leaving = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: leaving.set())
+    # Blocked in all threads, and waited for below: neither comes at a moment that nobody is ready for.
+    ending = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
     publisher.start()
     log.info("node %s publishes every %g s", publisher.node_id, publisher.interval)
-    leaving.wait()
+    signal.sigwait(ending)
     disconnect(publisher)
     return 0
 
