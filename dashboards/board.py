@@ -8,7 +8,7 @@ from grafana_foundation_sdk.builders import dashboard, prometheus
 from grafana_foundation_sdk.models import dashboard as model
 
 from dashboards.panels import DATASOURCE
-from dashboards.promql import JOB, name_of
+from dashboards.promql import JOB, name_of, select
 
 if TYPE_CHECKING:
     from dashboards.panels import Panel
@@ -107,6 +107,16 @@ class Board:
             .target(asked)
         )
         return self
+
+    def mark_receiver_restarts(self) -> Self:
+        """Mark where a receiver's count of what it recorded began anew."""
+        recorded = select("openclaw.registry.heartbeat.received", JOB, 'openclaw_result="recorded"')
+        return self.annotate(
+            "Receiver restarts",
+            f"resets({recorded}[2m]) > 0",
+            "receiver {{service_instance_id}} restarted",
+            "blue",
+        )
 
     def section(self, title: str) -> Self:
         """Begin a part of the dashboard with a heading."""

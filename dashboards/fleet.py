@@ -58,13 +58,7 @@ def board() -> Board:
     made.annotate(
         "Expiries", f"{sum_by(_REGION, expired)} >= 1", "nodes expired in {{openclaw_node_region}}", "red"
     )
-    recorded = select("openclaw.registry.heartbeat.received", JOB, 'openclaw_result="recorded"')
-    made.annotate(
-        "Receiver restarts",
-        f"resets({recorded}[2m]) > 0",
-        "receiver {{service_instance_id}} restarted",
-        "blue",
-    )
+    made.mark_receiver_restarts()
     _now(made)
     _nodes(made)
     _publishing(made)

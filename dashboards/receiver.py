@@ -35,13 +35,7 @@ def board() -> Board:
         "OpenClaw / Receiver",
         "The receivers of the registry: requests, refusals, latency, the store, and what they cost.",
     )
-    recorded = select("openclaw.registry.heartbeat.received", JOB, 'openclaw_result="recorded"')
-    made.annotate(
-        "Receiver restarts",
-        f"resets({recorded}[2m]) > 0",
-        "receiver {{service_instance_id}} restarted",
-        "blue",
-    )
+    made.mark_receiver_restarts()
     expired = increase("openclaw.registry.node.expired", JOB)
     made.annotate("Expiries", f"{sum_by('', expired)} >= 1", "nodes expired", "red")
     _now(made)
