@@ -46,6 +46,13 @@ def listening(
         yield Events(response), response
 
 
+def has_a_place(scene: Running) -> bool:
+    """Whether one reader more may listen."""
+    reader = mutual_tls_client(scene.pki.ca, scene.pki.reader(), base_url=scene.url)
+    with reader, reader.stream("GET", EVENTS) as response:
+        return response.status_code == 200
+
+
 @pytest.fixture
 def quick(pki: Pki, tmp_path: Path) -> Iterator[Running]:
     """A receiver whose nodes may have an interval of a second."""
@@ -162,13 +169,8 @@ def test_one_reader_too_many_is_told_to_come_back(pki: Pki, tmp_path: Path) -> N
             assert problem(refused) == (503, "shedding")
             assert int(refused.headers["retry-after"]) > 0
 
-        def is_free() -> bool:
-            with mutual_tls_client(pki.ca, pki.reader(), base_url=scene.url) as reader:  # noqa: SIM117
-                with reader.stream("GET", EVENTS) as response:
-                    return response.status_code == 200
-
         # Those who have gone are noticed.
-        wait_until(is_free, timeout=30, what="a free place")
+        wait_until(lambda: has_a_place(scene), timeout=30, what="a free place")
 
 
 def test_a_stream_with_a_request_behind_it_ends_with_its_connection(pki: Pki, tmp_path: Path) -> None:
@@ -180,12 +182,7 @@ def test_a_stream_with_a_request_behind_it_ends_with_its_connection(pki: Pki, tm
         stream.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
         stream.close()
 
-        def is_free() -> bool:
-            with mutual_tls_client(pki.ca, pki.reader(), base_url=scene.url) as reader:  # noqa: SIM117
-                with reader.stream("GET", EVENTS) as response:
-                    return response.status_code == 200
-
-        wait_until(is_free, what="its place")
+        wait_until(lambda: has_a_place(scene), what="its place")
 
 
 def test_a_receiver_that_stops_ends_its_streams(pki: Pki, tmp_path: Path) -> None:
