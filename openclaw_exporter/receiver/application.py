@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from functools import partial
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.answers import Receive, Scope, Send
     from openclaw_exporter.receiver.discovery.reading import Reading
     from openclaw_exporter.receiver.keys import KeyRing
-    from openclaw_exporter.receiver.liveness import Outcome
     from openclaw_exporter.receiver.publishing import Publishing
 
 _logger = logging.getLogger(__name__)
@@ -92,32 +90,18 @@ class Application:
         return await self._reading.handlers[template](scope, *arguments)
 
     async def _publish(self, scope: Scope, receive: Receive) -> Answer:
-        body = await _read_body(receive)
+        heartbeat = scope[CONNECTION_KEY], scope["headers"], await _read_body(receive)
         try:
-            outcome = await self._record(scope, body)
+            outcome = await self._publishing.record(*heartbeat)
         except TokenError as error:
             if error.slug != "token-key-unknown" or not await self._keys.refresh(unknown=True):
                 raise
-            outcome = await self._record(scope, body)
+            outcome = await self._publishing.record(*heartbeat)
         return raw_json_answer(self._publishing.answer(outcome))
-
-    async def _record(self, scope: Scope, body: bytes) -> Outcome:
-        stored: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
-        self._publishing.publish(scope[CONNECTION_KEY], scope["headers"], body, partial(_settle, stored))
-        outcome = await stored
-        if outcome is None:
-            raise StoreUnavailableError
-        return outcome
 
 
 class _GoneError(Exception):
     """The client has gone; there is nobody to answer."""
-
-
-def _settle(future: asyncio.Future[Outcome | None], outcome: Outcome | None) -> None:
-    # The request may have been given up.
-    if not future.done():
-        future.set_result(outcome)
 
 
 async def _read_body(receive: Receive) -> bytes:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import msgspec
-
+from openclaw_exporter.receiver.content import CONTENT, swarm_of
 from openclaw_exporter.receiver.liveness import LIVE
 
 if TYPE_CHECKING:
@@ -50,14 +49,6 @@ class Census:
     silence: dict[str, float] = field(default_factory=dict)
 
 
-class _Content(msgspec.Struct, gc=False):
-    capacity: dict[str, int | float]
-    queue_depth: dict[str, int]
-
-
-_CONTENT = msgspec.json.Decoder(_Content)
-
-
 def place_of(tags: Iterable[str]) -> Place:
     """Return where a node is; the first tag of each kind counts."""
     region = environment = ""
@@ -79,8 +70,7 @@ class _Standing(NamedTuple):
 
 @lru_cache(_REMEMBERED)
 def _standing(tags: tuple[str, ...]) -> _Standing:
-    swarm = next((tag for tag in tags if tag.startswith("swarm:")), "")
-    return _Standing(place_of(tags), "gpu:true" in tags, swarm)
+    return _Standing(place_of(tags), "gpu:true" in tags, swarm_of(tags))
 
 
 def take_census(states: Iterable[NodeState], now: float) -> Census:
@@ -94,7 +84,7 @@ def take_census(states: Iterable[NodeState], now: float) -> Census:
     nodes, versions, capacity = census.nodes, census.versions, census.capacity
     heard: dict[str, float] = {}
     deepest: dict[tuple[str, str], tuple[int, str]] = {}
-    decode = _CONTENT.decode
+    decode = CONTENT.decode
     for state in states:
         place, gpu, swarm = _standing(state.tags)
         key = (state.state, place)

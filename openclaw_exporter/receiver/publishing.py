@@ -58,6 +58,17 @@ class Publishing:
         """
         self._store.submit(self._intake.admit(connection, headers, body), done)
 
+    async def record(
+        self, connection: Connection, headers: Iterable[tuple[bytes, bytes]], body: bytes
+    ) -> Outcome:
+        """Admit a heartbeat, record it, and return the outcome once it is stored.
+
+        Raises:
+            WireError: It is refused, as by `publish`.
+            StoreUnavailableError: The store or the key set cannot be reached, or the store was lost.
+        """
+        return await self._store.record(self._intake.admit(connection, headers, body))
+
     def answer(self, outcome: Outcome) -> bytes:
         """Count an outcome and return the body that answers it, JSON.
 

@@ -169,7 +169,7 @@ def test_a_token_of_an_unknown_key_goes_the_ordinary_way(scene: Running, node: N
 
 
 def test_a_lost_store_is_503(scene: Running, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Publishing, "publish", lambda _self, _c, _h, _b, done: done(None))
+    monkeypatch.setattr(EmbeddedStore, "submit", lambda _self, _arrival, done: done(None))
     for headers in ({}, {"Connection": "close"}):
         answer = node.beat(headers)
         assert answer.status_code == 503

@@ -19,9 +19,9 @@ from openclaw_exporter.receiver.census_series import MAX_PLACES
 from openclaw_exporter.receiver.folding import MAX_VALUES
 from openclaw_exporter.receiver.metrics import ReceiverMetrics
 from openclaw_exporter.receiver.process import observe_process
-from openclaw_exporter.receiver.publishing import Publishing
 from openclaw_exporter.receiver.pulse import Pulse
 from openclaw_exporter.receiver.refusals import RefusedError, SheddingError
+from openclaw_exporter.receiver.store.embedded import EmbeddedStore
 from openclaw_exporter.telemetry.instruments import Instruments
 from openclaw_exporter.telemetry.provider import Telemetry
 from openclaw_exporter.telemetry.settings import PrometheusSettings, TelemetrySettings
@@ -132,7 +132,7 @@ def test_what_fails_inside_is_answered_and_counted(
     def failing(*_: Any) -> None:
         raise fault
 
-    monkeypatch.setattr(Publishing, "publish", failing)
+    monkeypatch.setattr(EmbeddedStore, "submit", failing)
     answer = scene.node().beat({"Connection": "close"} if route == "application" else {})
     assert problem(answer) == expected
     assert "canary" not in answer.text

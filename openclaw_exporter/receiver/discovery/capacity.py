@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from openclaw_exporter.receiver.content import CONTENT, swarm_of
 from openclaw_exporter.receiver.liveness import LIVE
 from openclaw_exporter.receiver.query import Query
 from openclaw_exporter.wire.fields import MAX_INTEGER
@@ -21,6 +22,7 @@ from openclaw_exporter.wire.fields import MAX_INTEGER
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from openclaw_exporter.receiver.content import Content
     from openclaw_exporter.receiver.liveness import NodeState
 
 _SHARE: Final = 10
@@ -48,14 +50,6 @@ class Capacity(msgspec.Struct, kw_only=True):
     queue_depth_sum: int
 
 
-class _Content(msgspec.Struct, gc=False):
-    capacity: dict[str, int | float]
-    queue_depth: dict[str, int]
-
-
-_CONTENT: Final = msgspec.json.Decoder(_Content)
-
-
 class _Sum:
     """The live nodes that have exactly the same tags."""
 
@@ -66,7 +60,7 @@ class _Sum:
         self.resources: dict[str, int | float] = {}
         self.deepest: dict[str, int] = {}
 
-    def add(self, content: _Content) -> None:
+    def add(self, content: Content) -> None:
         self.nodes += 1
         for resource, amount in content.capacity.items():
             self.resources[resource] = self.resources.get(resource, 0) + amount
@@ -114,7 +108,7 @@ class CapacityDesk:
                 group = survey.get(state.tags)
                 if group is None:
                     group = survey[state.tags] = _Sum()
-                group.add(_CONTENT.decode(state.payload))
+                group.add(CONTENT.decode(state.payload))
             worked += self._clock() - started
         self._survey = survey
         self._good_until = self._clock() + _SHARE * worked
@@ -128,7 +122,7 @@ def _add_up(survey: Mapping[tuple[str, ...], _Sum]) -> Capacity:
         nodes += group.nodes
         for resource, amount in group.resources.items():
             resources[resource] = resources.get(resource, 0) + amount
-        swarm = next((tag for tag in tags if tag.startswith("swarm:")), "")
+        swarm = swarm_of(tags)
         for topic, depth in group.deepest.items():
             key = (swarm, topic)
             deepest[key] = max(depth, deepest.get(key, 0))

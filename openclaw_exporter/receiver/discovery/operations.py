@@ -232,3 +232,5 @@ OPERATIONS: Final = (
     Operation(DOCUMENT, "getDocument", "This document", None),
 )
 BY_PATH: Final = {operation.path: operation for operation in OPERATIONS}
+WHOLE: Final = frozenset(path for path in BY_PATH if "{" not in path)
+"""The paths that are asked for as they stand here."""

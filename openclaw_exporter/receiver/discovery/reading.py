@@ -21,6 +21,7 @@ from openclaw_exporter.receiver.discovery.operations import (
     NODE,
     NODES,
     TARGETS,
+    WHOLE,
     HistoryEntry,
     NodeHistory,
     NodePage,
@@ -143,7 +144,7 @@ def _entry(row: KeyRow) -> HistoryEntry:
 
 def find_operation(path: str) -> tuple[str, tuple[str, ...]]:
     """Return the operation's path, and what stands for its parts in braces; an empty path: there is none."""
-    if path in BY_PATH and "{" not in path:
+    if path in WHOLE:
         return path, ()
     parts = path.split("/")
     if path.startswith(NODES + "/") and parts[3]:
