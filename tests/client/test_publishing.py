@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
-from client.virtual import Reply, VirtualClock, Wire, away, drive
+from client.virtual import Reply, VirtualClock, Wire, away, drive, node_whose_phase
 
-from openclaw_exporter.client import BufferSettings, Report
+from openclaw_exporter.client import BufferSettings, Report, TlsSettings
 from openclaw_exporter.client.rollout import stable_fraction
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from client.virtual import Request
 
     from openclaw_exporter.client import Publisher
+    from support.pki import Pki
 
     Make = Callable[..., Publisher]
 
@@ -46,6 +47,24 @@ def test_the_first_beat_goes_at_once_and_the_others_keep_the_phase(
     assert len(others) in (59, 60)
     assert [sequence(request)[1] for request in wire.requests] == list(range(len(wire.requests)))
     assert {request.headers["openclaw-interval"] for request in wire.requests} == {"60"}
+
+
+def test_a_beat_that_is_due_during_the_first_exchange_follows_it(
+    publish: Callable[..., Publisher], clock: VirtualClock, wire: Wire, pki: Pki
+) -> None:
+    node_id = node_whose_phase(lambda fraction: 0.01 < fraction < 0.05)
+    files = pki.node(node_id)
+    tls = TlsSettings(ca=pki.ca, certificate=files.certificate, key=files.key)
+    wire.takes = 3.7
+    publisher = publish(clock=clock, transport=wire, node_id=node_id, tls=tls)
+    drive(publisher, clock, 120)
+    phase = 60 * stable_fraction(node_id, "phase")
+    # The second is late by what was left of the exchange, and the third is in its time again.
+    assert [round(request.at - 1000.0, 6) for request in wire.requests[:3]] == [
+        0.0,
+        3.7,
+        round(60 + phase, 6),
+    ]
 
 
 def test_a_late_thread_skips_beats(virtual: Make, clock: VirtualClock, wire: Wire) -> None:

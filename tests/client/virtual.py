@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import httpcore
+
+from openclaw_exporter.client.rollout import stable_fraction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,3 +115,10 @@ def away(_request: Request) -> Reply:
 
 def http_date(unix: float) -> str:
     return formatdate(unix, usegmt=True)
+
+
+def node_whose_phase(fits: Callable[[float], bool]) -> str:
+    """Return the id of a node that beats at a fitting fraction of the interval."""
+    while not fits(stable_fraction(node_id := str(uuid4()), "phase")):
+        pass
+    return node_id
