@@ -8,7 +8,7 @@ stores the time with every commit and goes on from there after a restart.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from openclaw_exporter.receiver.clock import Clock
@@ -28,6 +28,27 @@ class Moment(NamedTuple):
     at_ms: int
     seconds: float
     interruption: int
+
+
+class Listening(Protocol):
+    """A clock of listening time; see `ListeningClock`."""
+
+    @property
+    def hears(self) -> bool:
+        """Whether listening time runs."""
+
+    @property
+    def latest(self) -> float:
+        """Listening time at the last reading. Safe to call from any thread."""
+
+    def read(self) -> Moment:
+        """Return the present moment."""
+
+    def deafen(self, reason: str) -> None:
+        """Stop the clock until `hear` is called with the same reason."""
+
+    def hear(self, reason: str) -> None:
+        """Let the clock run again, unless it stands still for another reason as well."""
 
 
 class ListeningClock:

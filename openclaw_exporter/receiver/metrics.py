@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.receiver.census import UNKNOWN, Place, place_of
@@ -43,7 +44,6 @@ class ReceiverMetrics:
     def __init__(self, meter: Meter, system: str) -> None:
         self._instruments = Instruments(meter)
         self._system = system
-        self._census: Callable[[], Census] | None = None
         self._places: set[Place] = {Place(UNKNOWN, UNKNOWN)}
         self._events: Counter[tuple[str, Place]] = Counter()
         self._received: dict[str, int] = dict.fromkeys(("recorded", "duplicate", "history"), 0)
@@ -61,13 +61,18 @@ class ReceiverMetrics:
         self._observe_counts()
         observe_process(self._instruments)
 
-    def watch(self, census: Callable[[], Census]) -> None:
+    def watch(self, census: Callable[[], Census | None]) -> None:
         """Begin to export the registry's numbers; the source may be called from any thread."""
-        self._census = census
-        for _, place in census().nodes:
+
+        def series(source: Callable[[Census], Iterable[Series]]) -> Iterable[Series]:
+            counted = census()
+            return () if counted is None else source(counted)
+
+        first = census()
+        for _, place in first.nodes if first is not None else ():
             self._place(place)
         for name, source in CensusSeries().sources.items():
-            self._instruments.observe(name, lambda source=source: source(census()))  # type: ignore[misc]
+            self._instruments.observe(name, partial(series, source))
 
     def close(self) -> None:
         """Stop exporting."""

@@ -18,10 +18,10 @@ from openclaw_exporter.receiver.scaling import scaled_interval
 from openclaw_exporter.receiver.wheel import Wheel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from openclaw_exporter.receiver.brake import Held
-    from openclaw_exporter.receiver.listening import ListeningClock, Moment
+    from openclaw_exporter.receiver.listening import Listening, Moment
     from openclaw_exporter.receiver.liveness import Arrival, Event, NodeState, Outcome, Rules
 
 Key = tuple[str, int]
@@ -42,6 +42,9 @@ class Stored(NamedTuple):
 
     digests: Mapping[Key, bytes]
     newest: Mapping[str, int]
+
+
+_NOTHING: Final = Stored({}, {})
 
 
 class KeyRow(NamedTuple):
@@ -68,6 +71,20 @@ class KeyRow(NamedTuple):
     number: int | None
 
 
+class Life(NamedTuple):
+    """One live heartbeat.
+
+    Attributes:
+        node_id: Whose.
+        gap: Listening time since the node's last one, if it was live.
+        skew_ms: The node's clock minus the receiver's.
+    """
+
+    node_id: str
+    gap: float | None
+    skew_ms: int
+
+
 class Plan:
     """What one commit stores and then changes in memory.
 
@@ -77,7 +94,7 @@ class Plan:
         keys: The arrivals to store.
         outcomes: One for each arrival, in their order.
         events: What happened to which node: its new state, or the last one of a forgotten node.
-        lives: For each live heartbeat the gap since the last one (None: there was none) and the skew, ms.
+        lives: The live heartbeats.
         updated: New states of nodes to which nothing else happened than that they were heard.
         due: The nodes that were taken off the wheel for it.
         only_late: The nodes of which nothing but this has changed: they are late.
@@ -92,7 +109,7 @@ class Plan:
         self.keys: dict[Key, KeyRow] = {}
         self.outcomes: list[Outcome] = []
         self.events: list[tuple[Event, NodeState]] = []
-        self.lives: list[tuple[float | None, int]] = []
+        self.lives: list[Life] = []
         self.updated: list[NodeState] = []
         self.due: list[str] = []
         self.only_late: set[str] = set()
@@ -119,6 +136,16 @@ class Plan:
         """Whether there is anything to store but the clock."""
         return bool(self.keys or self.changed or self.forgotten)
 
+    def withdraw(self, nodes: Collection[str]) -> None:
+        """Take back what is planned of some nodes, but for the outcomes and `due`."""
+        for node_id in nodes:
+            self.states.pop(node_id, None)
+            self.only_late.discard(node_id)
+        self.keys = {key: row for key, row in self.keys.items() if key[0] not in nodes}
+        self.events = [item for item in self.events if item[1].node_id not in nodes]
+        self.lives = [life for life in self.lives if life.node_id not in nodes]
+        self.updated = [state for state in self.updated if state.node_id not in nodes]
+
 
 class Registry:
     """Every known node, and when to look at it.
@@ -129,7 +156,7 @@ class Registry:
         states: What was stored.
     """
 
-    def __init__(self, rules: Rules, listening: ListeningClock, states: Iterable[NodeState] = ()) -> None:
+    def __init__(self, rules: Rules, listening: Listening, states: Iterable[NodeState] = ()) -> None:
         self.rules = rules
         self.listening = listening
         moment = listening.read()
@@ -164,13 +191,25 @@ class Registry:
             heard: Where more has arrived since: when the first of that did. No node is judged by a later
                 time, since what waits may be its heartbeat.
         """
+        plan = self.plan_arrivals(arrivals, stored)
+        self._plan_due(plan, plan.moment if heard is None else heard)
+        return plan
+
+    def plan_due(self, *, heard: Moment | None = None) -> Plan:
+        """Decide on at most `DUE_LIMIT` nodes whose time has come; `heard` as for `plan`."""
+        return self.plan((), _NOTHING, heard=heard)
+
+    def plan_arrivals(self, arrivals: Iterable[tuple[Arrival, Moment]], stored: Stored) -> Plan:
+        """Decide on arrivals alone; see `plan`."""
         plan = Plan(self.listening.read())
         self._brake.follow(plan.moment)
         plan.newest.update(stored.newest)
         plan.scaled = scaled_interval(self._brake.live, self.rules)
         for arrival, at in arrivals:
             self._judge(plan, arrival, at, stored.digests)
-        until = plan.moment if heard is None else heard
+        return plan
+
+    def _plan_due(self, plan: Plan, until: Moment) -> None:
         taken = self._wheel.take(until.seconds, DUE_LIMIT)
         plan.more = len(taken) == DUE_LIMIT
         # All that come due in one plan are judged alike: by what has arrived, not by each other's end.
@@ -178,28 +217,63 @@ class Registry:
         holds = cache(lambda: self._brake.holds(plan.moment, self._changes(arrived)))
         for bucket, node_id in taken:
             self._look_at(plan, bucket, node_id, until, holds)
-        return plan
 
     def apply(self, plan: Plan) -> None:
         """Make a plan that has been stored the present."""
         for node_id, state in plan.states.items():
-            before = self.nodes.get(node_id)
-            self._brake.move(before, state)
-            if before is None or state is None or _is_regrouped(before, state):
-                self.index.move(before, state)
-            if state is None:
-                self.nodes.pop(node_id, None)
-            else:
-                self.nodes[node_id] = state
-                self._place(state, plan.moment)
+            self._put(node_id, self.nodes.get(node_id), state, plan.moment)
 
-    def abandon(self, plan: Plan) -> None:
-        """Take back a plan that could not be stored; what had come due is looked at again."""
-        for node_id in plan.due:
+    def take(self, node_id: str, state: NodeState | None) -> None:
+        """Make a state the present that was decided elsewhere, or in a plan that is not applied as a whole.
+
+        Args:
+            node_id: The node.
+            state: Its state; its place on the wheel is set here. None: it is forgotten.
+        """
+        before = self.nodes.get(node_id)
+        if state is not None:
+            state.bucket = -1 if before is None else before.bucket
+        moment = self.listening.read()
+        self._brake.follow(moment)
+        self._put(node_id, before, state, moment)
+
+    def abandon(self, plan: Plan, nodes: Collection[str] | None = None) -> None:
+        """Take back a plan that could not be stored; what had come due is looked at again.
+
+        Args:
+            plan: The plan.
+            nodes: Of which nodes; None: of all.
+        """
+        for node_id in plan.due if nodes is None else [one for one in plan.due if one in nodes]:
             state = self.nodes.get(node_id)
             if state is not None:
                 state.bucket = self._wheel.bucket(0.0)
                 self._wheel.place(node_id, state.bucket)
+
+    def turn(self, patience: float) -> None:
+        """Let the wheel turn where somebody else decides on what comes due.
+
+        Args:
+            patience: Seconds after which a node that is due is looked at again.
+        """
+        at = self.listening.read()
+        least = self._wheel.bucket(at.seconds + patience)
+        for bucket, node_id in self._wheel.take(at.seconds, DUE_LIMIT):
+            state = self.nodes.get(node_id)
+            if state is not None and state.bucket == bucket:
+                due = self._wheel.bucket(due_at(state, at.interruption, self.rules))
+                state.bucket = max(least, due)
+                self._wheel.place(node_id, state.bucket)
+
+    def _put(self, node_id: str, before: NodeState | None, state: NodeState | None, moment: Moment) -> None:
+        self._brake.move(before, state)
+        if before is None or state is None or _is_regrouped(before, state):
+            self.index.move(before, state)
+        if state is None:
+            self.nodes.pop(node_id, None)
+        else:
+            self.nodes[node_id] = state
+            self._place(state, moment)
 
     def _judge(self, plan: Plan, arrival: Arrival, at: Moment, digests: Mapping[Key, bytes]) -> None:
         node_id = arrival.node_id
@@ -223,7 +297,7 @@ class Registry:
         judgement.state.newest_ms = max(newest, judgement.state.newest_ms)
         plan.states[node_id] = judgement.state
         if kind == "recorded":
-            plan.lives.append((judgement.gap, judgement.state.skew_ms))
+            plan.lives.append(Life(node_id, judgement.gap, judgement.state.skew_ms))
         if judgement.event is not None:
             plan.events.append((judgement.event, judgement.state))
         elif kind == "recorded":

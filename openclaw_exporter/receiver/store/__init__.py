@@ -123,5 +123,8 @@ class Store(Protocol):
     def held(self) -> Held:
         """Return what the brake on mass expiry holds now. Called in the event loop."""
 
-    def census(self) -> Census:
-        """Count the registry; up to a second old. Safe to call from any thread."""
+    def census(self) -> Census | None:
+        """Count the registry; up to a second old. Safe to call from any thread.
+
+        None: another receiver of the same store does.
+        """
