@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -53,6 +53,10 @@ class Stream(NamedTuple):
     """
 
     run: Callable[[Receive, Send], Awaitable[None]]
+
+
+Handlers = Mapping[str, Callable[..., Awaitable[Answer | Stream]]]
+"""What answers readers, by the operation's path: called with the scope and the parts of the path."""
 
 
 def json_answer(value: Any, *, status: int = 200) -> Answer:

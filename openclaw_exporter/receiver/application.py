@@ -17,8 +17,7 @@ from openclaw_exporter.receiver.refusals import RefusedError
 from openclaw_exporter.wire.heartbeat import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
-    from openclaw_exporter.receiver.answers import Receive, Scope, Send
-    from openclaw_exporter.receiver.discovery.reading import Reading
+    from openclaw_exporter.receiver.answers import Handlers, Receive, Scope, Send
     from openclaw_exporter.receiver.keys import KeyRing
     from openclaw_exporter.receiver.publishing import Publishing
 
@@ -30,13 +29,13 @@ class Application:
 
     Args:
         publishing: Decides on heartbeats.
-        reading: Answers readers.
+        handlers: What answers readers.
         keys: What vouches for tokens.
     """
 
-    def __init__(self, publishing: Publishing, reading: Reading, keys: KeyRing) -> None:
+    def __init__(self, publishing: Publishing, handlers: Handlers, keys: KeyRing) -> None:
         self._publishing = publishing
-        self._reading = reading
+        self._handlers = handlers
         self._keys = keys
         self._metrics = publishing.metrics
 
@@ -87,7 +86,7 @@ class Application:
             return await self._publish(scope, receive)
         self._require_reader(scope)
         scope[MAY_READ_KEY] = partial(self._require_reader, scope)
-        return await self._reading.handlers[template](scope, *arguments)
+        return await self._handlers[template](scope, *arguments)
 
     async def _publish(self, scope: Scope, receive: Receive) -> Answer:
         heartbeat = scope[CONNECTION_KEY], scope["headers"], await _read_body(receive)

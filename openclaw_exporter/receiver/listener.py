@@ -1,10 +1,12 @@
-"""One listening socket with our protocol behind it; its TLS context can be changed while it listens."""
+"""Connections with our protocol behind them; their TLS context can be changed while a socket listens."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
+import ssl
 import time
 from contextlib import suppress
 from email.utils import formatdate
@@ -19,13 +21,14 @@ from openclaw_exporter.receiver.inlet import listener_buffer, protocol_factory
 from openclaw_exporter.receiver.protocol import HttpProtocol
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
     from openclaw_exporter.receiver.publishing import Publishing
     from openclaw_exporter.receiver.settings import LimitSettings
     from openclaw_exporter.receiver.trust import Trust
     from openclaw_exporter.wire.tokens import Verifier
+
+_logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 4096
 _RECEIVE_BUFFER: Final = 64 * 1024
@@ -36,31 +39,24 @@ _LOOK_EVERY: Final = 0.01
 
 
 class Listener:
-    """Listens on one address.
+    """Serves the connections of one address.
 
     Args:
         application: ASGI.
-        host: The address.
-        port: The TCP port; 0 takes a free one.
-        key: The configuration's table, for error texts.
+        listening: The socket whose connections it accepts, see `bind`; None: others accept, see `take`.
         limits: The table `[receiver.limits]`.
         context: For TLS; None: plain HTTP.
         trust: Who is believed; None on a listener without TLS.
         refused: Called with the slug and status of each request that the protocol refuses.
         turn_away: Returns after how many seconds one connection too many may come back.
         publishing: Decides on heartbeats, on the listener that has the hot route.
-
-    Raises:
-        UserError: The address cannot be listened on.
     """
 
     def __init__(
         self,
         application: Callable[..., Any],
-        host: str,
-        port: int,
+        listening: socket.socket | None,
         *,
-        key: str,
         limits: LimitSettings,
         context: ssl.SSLContext | None,
         trust: Trust | None,
@@ -68,7 +64,7 @@ class Listener:
         turn_away: Callable[[], int] = lambda: 5,
         publishing: Publishing | None = None,
     ) -> None:
-        self._socket = _bind(host, port, key)
+        self._socket = listening
         self._handshake_timeout = limits.handshake_timeout
         self._context = context
         self._server: asyncio.Server | None = None
@@ -99,33 +95,38 @@ class Listener:
         self.refresh_date()
 
     @property
-    def url(self) -> str:
-        """The address, with the port that was taken."""
-        host, port = self._socket.getsockname()[:2]
-        scheme = "http" if self._context is None else "https"
-        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-    @property
     def connections(self) -> int:
         """Connections that are open now."""
         return len(self._state.connections)
 
     async def start(self) -> None:
         """Begin to accept connections."""
-        options: dict[str, Any] = {}
-        if self._context is not None:
-            options = {
-                "ssl": self._context,
-                "ssl_handshake_timeout": self._handshake_timeout,
-                "ssl_shutdown_timeout": _TLS_SHUTDOWN_SECONDS,
-            }
+        if self._socket is None:
+            return
         # A duplicate, so that a later server can take over the same queue of connections.
         server = await asyncio.get_running_loop().create_server(
-            self._factory, sock=self._socket.dup(), backlog=_BACKLOG, **options
+            self._factory, sock=self._socket.dup(), backlog=_BACKLOG, **self._tls()
         )
         self._server, old = server, self._server
         if old is not None:
             old.close()
+
+    async def take(self, connection: socket.socket) -> None:
+        """Serve a connection that was accepted elsewhere; return when its handshake has ended."""
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(self._factory, connection, **self._tls())
+        except (OSError, ssl.SSLError) as error:
+            # As of a server's: anybody can cause one, as often as they like.
+            _logger.debug("a connection failed: %s", error)
+
+    def _tls(self) -> dict[str, Any]:
+        if self._context is None:
+            return {}
+        return {
+            "ssl": self._context,
+            "ssl_handshake_timeout": self._handshake_timeout,
+            "ssl_shutdown_timeout": _TLS_SHUTDOWN_SECONDS,
+        }
 
     async def use(self, context: ssl.SSLContext) -> None:
         """Use another TLS context for new connections; not one is lost between the two."""
@@ -153,10 +154,6 @@ class Listener:
             connection.shutdown()
         return len(ending)
 
-    def close(self) -> None:
-        """Free the socket, whether or not it was ever used."""
-        self._socket.close()
-
     async def stop(self, grace: float) -> None:
         """Accept no more, let requests end, and then abort what is left.
 
@@ -165,7 +162,8 @@ class Listener:
         """
         if self._server is not None:
             self._server.close()
-        self.close()
+        if self._socket is not None:
+            self._socket.close()
         self.end_connections()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace):
@@ -181,7 +179,24 @@ class Listener:
             await asyncio.sleep(_LOOK_EVERY)
 
 
-def _bind(host: str, port: int, key: str) -> socket.socket:
+def url_of(listening: socket.socket, *, tls: bool) -> str:
+    """Return the base URL of a listening socket, with the port that was taken."""
+    host, port = listening.getsockname()[:2]
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def bind(host: str, port: int, key: str) -> socket.socket:
+    """Listen on an address. Connections may come from now on; they wait.
+
+    Args:
+        host: The address.
+        port: The TCP port; 0 takes a free one.
+        key: The configuration's table, for error texts.
+
+    Raises:
+        UserError: The address cannot be listened on.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
@@ -193,7 +208,6 @@ def _bind(host: str, port: int, key: str) -> socket.socket:
         if family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind(address)
-        # Connections may come from now on; they wait.
         listening.listen(_BACKLOG)
         listening.setblocking(False)
     except OSError as error:

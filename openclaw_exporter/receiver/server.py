@@ -8,45 +8,35 @@ import logging
 import signal
 import ssl
 import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.metrics import NoOpMeterProvider
 
 from openclaw_exporter.receiver.admin import Admin
-from openclaw_exporter.receiver.application import Application
 from openclaw_exporter.receiver.brake import Alarm
 from openclaw_exporter.receiver.clock import SystemClock
-from openclaw_exporter.receiver.credentials import Credentials
 from openclaw_exporter.receiver.discovery.events import Hub
 from openclaw_exporter.receiver.discovery.observers import Observers
 from openclaw_exporter.receiver.discovery.reading import Reading
-from openclaw_exporter.receiver.insecure import OpenApplication, OpenIntake
-from openclaw_exporter.receiver.intake import Intake
-from openclaw_exporter.receiver.keys import KeyRing
-from openclaw_exporter.receiver.listener import Listener
+from openclaw_exporter.receiver.front import STOP_SECONDS, Front
+from openclaw_exporter.receiver.listener import Listener, bind, url_of
 from openclaw_exporter.receiver.liveness import Rules
 from openclaw_exporter.receiver.metrics import ReceiverMetrics
-from openclaw_exporter.receiver.publishing import Publishing
 from openclaw_exporter.receiver.pulse import Pulse
-from openclaw_exporter.receiver.rate import RateLimit
 from openclaw_exporter.receiver.safety import require_safe, store_path
-from openclaw_exporter.receiver.settings import TokenSettings
 from openclaw_exporter.receiver.shedding import Shedding
 from openclaw_exporter.receiver.store.embedded import EmbeddedStore
 from openclaw_exporter.receiver.store.sqlite import Database
-from openclaw_exporter.receiver.trust import Trust
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+    from openclaw_exporter.receiver.front import Reception
     from openclaw_exporter.receiver.settings import ReceiverSettings
     from openclaw_exporter.telemetry.provider import Telemetry
-    from openclaw_exporter.wire.tokens import Verifier
 
 _logger = logging.getLogger(__name__)
-
-STOP_SECONDS: Final = 5.0
-"""How long requests get to end when the receiver stops."""
 
 
 class Addresses(NamedTuple):
@@ -110,13 +100,6 @@ class Service:
         self._settings = settings
         self._telemetry = telemetry
         clock = SystemClock()
-        is_open = settings.insecure_dev
-        tls = settings.tls
-        self._credentials = None if is_open else Credentials(tls)
-        self._trust = None if is_open else Trust(tls, settings.proxy)
-        if self._trust is not None and self._credentials is not None:
-            self._trust.use_authorities(self._credentials.authorities)
-        self._keys = KeyRing(TokenSettings() if is_open else settings.tokens, clock)
         meter = telemetry.meter if telemetry else NoOpMeterProvider().get_meter("openclaw_exporter")
         rules = Rules(
             default_interval=settings.default_interval,
@@ -125,7 +108,7 @@ class Service:
             target_rate=settings.target_rate,
         )
         limits = settings.limits
-        self._shedding = Shedding(clock, max_lag=limits.loop_lag, readmissions=limits.readmissions)
+        shedding = Shedding(clock, max_lag=limits.loop_lag, readmissions=limits.readmissions)
         self._metrics = ReceiverMetrics(meter, EmbeddedStore.system)
         self._hub = Hub(settings.discovery.events_kept)
         self.store = EmbeddedStore(
@@ -134,158 +117,81 @@ class Service:
             clock,
             Observers(self._metrics, self._hub),
             max_waiting=settings.store.max_waiting,
-            turn_away=self._shedding.turn_away,
+            turn_away=shedding.turn_away,
         )
-        rate = RateLimit(limits.rate, limits.burst)
-        intake = (OpenIntake if is_open else Intake)(settings, self._keys, rate, clock, self._shedding)
-        self._publishing = Publishing(intake, self.store, self._metrics)
-        application = OpenApplication if is_open else Application
-        self._application = application(
-            self._publishing, Reading(self.store, self._hub, settings.discovery), self._keys
-        )
+        handlers = Reading(self.store, self._hub, settings.discovery).handlers
+        self._reception: Reception = Front(settings, clock, shedding, self._metrics, self.store, handlers)
         self._pulse = Pulse(self._tick, self._second)
         self._alarm = Alarm()
-        self._crowded = False
-        self._verifier: Verifier | None = None
-        self._refreshing: asyncio.Task[Any] | None = None
-        self._listeners: list[Listener] = []
+        self._admin: Listener | None = None
         self._serving = False
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Addresses]:
         """Run the receiver for as long as the context lasts."""
+        settings = self._settings
         async with contextlib.AsyncExitStack() as ending:
             ending.callback(self._metrics.close)
-            ending.push_async_callback(self._keys.close)
-            await self._keys.open()
-            self._verifier = self._keys.verifier
+            ending.push_async_callback(self._reception.close)
+            await self._reception.open()
             # Whatever cannot be listened on is found before the store is touched.
-            api = self._listen_api()
-            ending.callback(api.close)
-            admin = self._listen_admin()
-            if admin is not None:
-                ending.callback(admin.close)
+            api = ending.enter_context(bind(settings.host, settings.port, "receiver"))
+            api_url = url_of(api, tls=not settings.insecure_dev)
+            admin, admin_url = None, None
+            if settings.admin.enabled:
+                admin = ending.enter_context(bind(settings.admin.host, settings.admin.port, "receiver.admin"))
+                admin_url = url_of(admin, tls=False)
             await self.store.open()
             ending.push_async_callback(self.store.close)
             self._metrics.watch(self.store.census)
             self._hub.follow(self.store.moment)
             pulse = asyncio.create_task(self._pulse.run(), name="openclaw-pulse")
-            ending.push_async_callback(self._end_refreshing)
             ending.push_async_callback(_cancelled, pulse)
-            for listener in self._listeners:
-                await listener.start()
-                ending.push_async_callback(listener.stop, STOP_SECONDS)
+            ending.push_async_callback(self._reception.stop)
+            await self._reception.start(api)
+            if admin is not None:
+                await self._start_admin(admin, ending)
             ending.callback(self._hub.close)
             self._serving = True
-            yield Addresses(api.url, admin.url if admin is not None else None)
+            yield Addresses(api_url, admin_url)
 
     def reload(self) -> None:
         """Read certificates and keys again where they have changed."""
         if self._serving:
-            self._second()
+            self._reception.second()
 
-    def _listen_api(self) -> Listener:
-        settings = self._settings
-        listener = Listener(
-            self._application,
-            settings.host,
-            settings.port,
-            key="receiver",
-            limits=settings.limits,
-            context=self._credentials.context if self._credentials else None,
-            trust=self._trust,
-            refused=self._refused,
-            turn_away=self._shedding.turn_away,
-            publishing=self._publishing,
-        )
-        self._listeners.append(listener)
-        return listener
-
-    def _listen_admin(self) -> Listener | None:
-        settings = self._settings.admin
-        if not settings.enabled:
-            return None
+    async def _start_admin(self, listening: socket.socket, ending: contextlib.AsyncExitStack) -> None:
         exposition = self._telemetry.exposition if self._telemetry else None
-        listener = Listener(
+        self._admin = Listener(
             Admin(self._checks, exposition),
-            settings.host,
-            settings.port,
-            key="receiver.admin",
+            listening,
             limits=self._settings.limits,
             context=None,
             trust=None,
             refused=lambda _slug, _status: None,
         )
-        self._listeners.append(listener)
-        return listener
+        await self._admin.start()
+        ending.push_async_callback(self._admin.stop, STOP_SECONDS)
 
     def _checks(self) -> Mapping[str, bool]:
         return {
             "store": self.store.available,
-            "keys": self._settings.insecure_dev or self._keys.verifier is not None,
+            **self._reception.checks(),
             "loop": not self._pulse.stalled,
         }
 
-    def _refused(self, slug: str, status: int) -> None:
-        """Note a request that the API's listener refused by itself."""
-        self._metrics.refused(slug, status)
-        self._crowded = self._crowded or slug == "shedding"
-
     def _tick(self) -> None:
-        """What is done at every pulse: nodes that find no free connection cannot be heard."""
-        if self._crowded:
-            self._crowded = self._listeners[0].connections >= self._settings.limits.connections
-        self._shedding.note_lag(self._pulse.last_lag)
-        if self._crowded or self._shedding.active:
-            self.store.shed()
+        """What is done at every pulse."""
+        self._reception.tick(self._pulse.last_lag)
         self.store.tick()
 
     def _second(self) -> None:
         """What is done once a second."""
         self._metrics.loop_lag = self._pulse.lag
         self._metrics.expiry_held = self._alarm.note(self.store.held())
-        for listener in self._listeners:
-            listener.refresh_date()
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self._refresh(), name="openclaw-refresh")
-
-    async def _refresh(self) -> None:
-        try:
-            if self._credentials is not None:
-                await self._renew(self._credentials)
-            others = self._trust is not None and self._trust.reload()
-            if others:
-                _logger.info("the deny list has changed")
-            await self._keys.refresh()
-            # A token of an unknown key may have changed them already.
-            if self._keys.verifier is not self._verifier:
-                _logger.info("the key set has changed")
-                others, self._verifier = True, self._keys.verifier
-            if others:
-                self._recheck()
-        except Exception:
-            _logger.exception("certificates and keys could not be looked at")
-
-    async def _renew(self, credentials: Credentials) -> None:
-        renewed, other_authorities = credentials.reload()
-        if renewed:
-            await self._listeners[0].use(credentials.context)
-            _logger.info("new connections use the certificate files as they are now")
-        if other_authorities:
-            if self._trust is not None:
-                self._trust.use_authorities(credentials.authorities)
-            # Somebody may have lost their authority: everybody shakes hands again.
-            self._listeners[0].end_connections()
-
-    def _recheck(self) -> None:
-        """End the connections of those who are believed no more."""
-        ended = self._listeners[0].recheck(self._keys.verifier)
-        if ended:
-            _logger.info("%d connections end: they are denied, or the key of their token is gone", ended)
-
-    async def _end_refreshing(self) -> None:
-        if self._refreshing is not None:
-            await _cancelled(self._refreshing)
+        if self._admin is not None:
+            self._admin.refresh_date()
+        self._reception.second()
 
 
 async def _cancelled(task: asyncio.Task[Any]) -> None:
