@@ -161,7 +161,10 @@ class EmbeddedStore(BatchingStore):
     async def _lookup(self, arrivals: list[Arrival]) -> Stored | None:
         needed = filter(self._registry.needs_lookup, arrivals)
         keys = [(arrival.node_id, arrival.sent_ms, self._trail(arrival.node_id)) for arrival in needed]
-        return await self._guarded("lookup", partial(self._database.lookup, keys)) if keys else _NOTHING
+        if not keys:
+            return _NOTHING
+        since = self._registry.listening.read().seconds - KEY_LIFE_SECONDS
+        return await self._guarded("lookup", partial(self._database.lookup, keys, since=since))
 
     async def _commit(self, plan: Plan, *, last: bool) -> bool:
         clock_is_old = self._clock.elapsed() - self._stored_at >= _CLOCK_EVERY and bool(self._registry.nodes)

@@ -30,6 +30,24 @@ _KEY: Final = struct.Struct("<16sq32sBqdqqq")
 KEY_SIZE: Final = _KEY.size
 
 
+class Record(NamedTuple):
+    """A record's fields, as they stand in it: the node's 16 bytes, the result's index, -1 for no sequence.
+
+    Attributes:
+        before: The place of the node's arrival before this one.
+    """
+
+    node: bytes
+    sent_ms: int
+    digest: bytes
+    result: int
+    at_ms: int
+    heard_at: float
+    epoch: int
+    number: int
+    before: int
+
+
 class Batch(NamedTuple):
     """What one commit writes.
 
@@ -107,20 +125,23 @@ def pack_keys(rows: Iterable[tuple[KeyRow, int]]) -> bytes:
     )
 
 
-def read_key(record: bytes) -> tuple[KeyRow, int]:
-    """Return an arrival and the place of the node's arrival before it."""
-    node, sent_ms, digest, result, at_ms, heard_at, epoch, number, before = _KEY.unpack(record)
-    row = KeyRow(
-        str(UUID(bytes=node)),
-        sent_ms,
-        digest,
-        _RESULTS[result],
-        at_ms,
-        heard_at,
-        None if epoch < 0 else epoch,
-        None if number < 0 else number,
+def unpack_key(record: bytes) -> Record:
+    """Return a record's fields."""
+    return Record._make(_KEY.unpack(record))
+
+
+def row_of(record: Record) -> KeyRow:
+    """Return the arrival that a record holds."""
+    return KeyRow(
+        str(UUID(bytes=record.node)),
+        record.sent_ms,
+        record.digest,
+        _RESULTS[record.result],
+        record.at_ms,
+        record.heard_at,
+        None if record.epoch < 0 else record.epoch,
+        None if record.number < 0 else record.number,
     )
-    return row, before
 
 
 def encode_changes(batch: Batch) -> bytes:

@@ -22,6 +22,7 @@ from openclaw_exporter.receiver.store.records import (
     KEY_SIZE,
     NOWHERE,
     Batch,
+    Record,
     batch_and_index,
     blob_of,
     decode_changes,
@@ -29,7 +30,8 @@ from openclaw_exporter.receiver.store.records import (
     encode_changes,
     encode_state,
     pack_keys,
-    read_key,
+    row_of,
+    unpack_key,
 )
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ SELECT seconds, interruption, max(
 ) FROM clock
 """
 _OLDEST: Final = "SELECT number, heard_at FROM arrival_batches ORDER BY number LIMIT ?"
-_STRANGER: Final = "SELECT digest FROM strangers WHERE node_id = ? AND sent_ms = ?"
+_STRANGER: Final = "SELECT digest FROM strangers WHERE node_id = ? AND sent_ms = ? AND heard_at >= ?"
 _NEWEST: Final = "SELECT max(sent_ms) FROM strangers WHERE node_id = ?"
 _STRANGERS_HISTORY: Final = """
 SELECT sent_ms, digest, result, at_ms, heard_at, epoch, number FROM strangers
@@ -233,21 +235,22 @@ class Database:
                 (batch.moment.seconds, batch.moment.interruption, batch.number),
             )
 
-    def lookup(self, keys: Iterable[tuple[str, int, int]]) -> Stored:
+    def lookup(self, keys: Iterable[tuple[str, int, int]], *, since: float) -> Stored:
         """Return what is stored under these idempotency keys and of their nodes.
 
         Args:
             keys: Node, the heartbeat's time, and the place of the node's newest arrival.
+            since: Listening time before which keys count no more, whether they are deleted yet or not.
         """
         connection = self._open_connection()
         found: dict[Key, bytes] = {}
         newest: dict[str, int] = {}
         for node_id, sent_ms, trail in keys:
             node = blob_of(node_id)
-            row = connection.execute(_STRANGER, (node, sent_ms)).fetchone()
+            row = connection.execute(_STRANGER, (node, sent_ms, since)).fetchone()
             if row is not None:
                 found[node_id, sent_ms] = row[0]
-            elif (digest := self._find(node_id, sent_ms, trail)) is not None:
+            elif (digest := self._find(node, sent_ms, trail, since)) is not None:
                 found[node_id, sent_ms] = digest
             if node_id not in newest:
                 newest[node_id] = connection.execute(_NEWEST, (node,)).fetchone()[0] or 0
@@ -263,7 +266,8 @@ class Database:
         """
         strangers = self._open_connection().execute(_STRANGERS_HISTORY, (blob_of(node_id), since))
         rows = [KeyRow(node_id, *row) for row in strangers]
-        rows += [row for row in self._chain(node_id, trail) if row.heard_at >= since]
+        records = self._chain(blob_of(node_id), trail)
+        rows += [row_of(record) for record in records if record.heard_at >= since]
         return sorted(rows, key=lambda row: (row.heard_at, row.sent_ms))
 
     def purge(self, before: float, limit: int) -> int:
@@ -274,10 +278,13 @@ class Database:
                 connection.execute("DELETE FROM arrival_batches WHERE number <= ?", (gone[-1],))
             return max(len(gone), connection.execute(_PURGE_STRANGERS, (before, limit)).rowcount)
 
-    def _find(self, node_id: str, sent_ms: int, trail: int) -> bytes | None:
-        return next((row.digest for row in self._chain(node_id, trail) if row.sent_ms == sent_ms), None)
+    def _find(self, node: bytes, sent_ms: int, trail: int, since: float) -> bytes | None:
+        for record in self._chain(node, trail):
+            if record.sent_ms == sent_ms and record.heard_at >= since:
+                return record.digest
+        return None
 
-    def _chain(self, node_id: str, trail: int) -> Iterator[KeyRow]:
+    def _chain(self, node: bytes, trail: int) -> Iterator[Record]:
         """Yield a node's arrivals, the newest first, until their batch is gone."""
         connection = self._open_connection()
         while trail != NOWHERE:
@@ -289,15 +296,15 @@ class Database:
                 return
             with blob:
                 blob.seek(index * KEY_SIZE)
-                record = blob.read(KEY_SIZE)
-            if len(record) < KEY_SIZE:
+                packed = blob.read(KEY_SIZE)
+            if len(packed) < KEY_SIZE:
                 return
-            row, before = read_key(record)
+            record = unpack_key(packed)
             # Every arrival lies behind the one before it, or the file is not what was written.
-            if row.node_id != node_id or before >= trail:
+            if record.node != node or record.before >= trail:
                 return
-            yield row
-            trail = before
+            yield record
+            trail = record.before
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._open_connection())
