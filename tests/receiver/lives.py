@@ -1,0 +1,99 @@
+"""Whole histories by their number, and the stores that live through them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from unittest import mock
+
+from receiver.happenings import Fleet, steps
+from receiver.subjects import Embedded, InlineWriter
+from receiver.trial import live_through, shortest_tail
+
+from openclaw_exporter.receiver.liveness import Rules
+from openclaw_exporter.receiver.store import embedded
+from openclaw_exporter.receiver.store.batching import BatchingStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from receiver.happenings import Happening
+    from receiver.subjects import Subject
+
+STORES: dict[str, tuple[Callable[[Path, Rules], Subject], int]] = {"embedded": (Embedded, 1)}
+"""How to make each store, and how many receivers it has."""
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 - where there is one, so that no disk is waited for
+
+
+class Setting(NamedTuple):
+    """A fleet and the configuration of its receivers."""
+
+    rules: Rules
+    size: int
+    intervals: tuple[int | None, ...]
+    pace: float = 0.4
+
+
+SETTINGS = (
+    # A short memory: nodes come, go and are forgotten.
+    Setting(Rules(default_interval=12, max_interval=24, retention=120.0), 24, (None, 8, 12, 24)),
+    # Few nodes: the brake does not hold.
+    Setting(Rules(default_interval=30, max_interval=60, retention=7200.0), 9, (None, 20, 30, 60), 0.9),
+    # Nodes outlive their keys.
+    Setting(Rules(default_interval=30, max_interval=60, retention=86_400.0), 14, (None, 20, 30, 40), 0.9),
+    # Intervals follow the size of the fleet.
+    Setting(
+        Rules(default_interval=12, max_interval=48, retention=600.0, target_rate=1.0), 30, (None, 12, 20, 40)
+    ),
+)
+
+
+def history_of(seed: int, count: int, receivers: int = 1) -> tuple[Setting, list[Happening]]:
+    """Return what a number stands for."""
+    setting = SETTINGS[seed % len(SETTINGS)]
+    default = setting.rules.default_interval
+    fleet = Fleet(seed, setting.size, setting.intervals, default, setting.pace, receivers)
+    return setting, list(fleet.happenings(count))
+
+
+def failure_of(store: str, seed: int, count: int) -> str | None:
+    """Let a store live through a history; return what is wrong, and the shortest way there."""
+    make, receivers = STORES[store]
+    setting, history = history_of(seed, count, receivers)
+    with (
+        tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as place,
+        # Nothing waits for real time or another thread, and nothing is logged of thousands of faults.
+        mock.patch.object(embedded, "Writer", InlineWriter),
+        mock.patch.multiple(BatchingStore, _gather=0.0, _pace_seconds=0.0),
+        mock.patch.object(
+            logging.getLogger("openclaw_exporter.receiver.store.batching"), "disabled", new=True
+        ),
+    ):
+        numbers = itertools.count()
+
+        def fresh() -> Subject:
+            directory = Path(place) / str(next(numbers))
+            directory.mkdir()
+            return make(directory, setting.rules)
+
+        return asyncio.run(_failure(seed, setting.rules, history, fresh))
+
+
+async def _failure(
+    seed: int, rules: Rules, history: Sequence[Happening], fresh: Callable[[], Subject]
+) -> str | None:
+    failure = await live_through(fresh, rules, history)
+    if failure is None:
+        return None
+    lived = history[: failure.index + 1]
+    tail, again = await shortest_tail(fresh, rules, lived) or (lived[-20:], failure)
+    told = "\n".join(f"  {happening}" for happening in tail)
+    return (
+        f"history {seed} (OPENCLAW_MODEL_SEED={seed}) fails after {sum(map(steps, lived))} steps:\n"
+        f"{failure.text}\nThe shortest end of it that fails by itself, with {rules}:\n{told}\n{again.text}"
+    )

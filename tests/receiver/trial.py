@@ -1,0 +1,318 @@
+"""A registry and the reference live through one history; they must agree on everything at any time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from receiver.happenings import Arrive, Away, Kill, Lose, Pass, Shed, Stall, StepClock
+from receiver.reference import LAPSED, Reference, When
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from receiver.happenings import Happening
+    from receiver.subjects import Subject
+
+    from openclaw_exporter.receiver.liveness import Arrival, NodeState, Outcome, Rules
+
+Kept = tuple["Sequence[Arrival]", When, str]
+"""Heartbeats that were stored, when, and what became of whoever stored them."""
+
+HISTORY_EVERY = 40
+REACHED_WITHIN = 30
+"""Seconds of virtual time after which a store that is back must be in use again."""
+
+
+class Failure(NamedTuple):
+    """Where the two did not agree: after how many happenings, and in what."""
+
+    index: int
+    text: str
+
+
+class Trial:
+    """One registry and its reference.
+
+    Args:
+        subject: The registry, open.
+        rules: Its configuration.
+    """
+
+    def __init__(self, subject: Subject, rules: Rules) -> None:
+        self.subject = subject
+        self.clock = subject.clock
+        moment = subject.moment()
+        self.reference = Reference(rules, moment.seconds, moment.interruption)
+        self.last_seen: dict[str, int] = {}
+        self.count = 0
+        self._what: dict[type, Callable[..., Awaitable[None]]] = {
+            Arrive: self.arrive,
+            Lose: self.lose,
+            Pass: self.pass_,
+            Stall: self.stall,
+            Shed: self.shed,
+            Kill: self.kill,
+            Away: self.away,
+            StepClock: self.step_clock,
+        }
+
+    async def live(self, happening: Happening) -> None:
+        """Let something happen and compare."""
+        await self._what[type(happening)](*happening)
+        await self.check()
+
+    def now(self) -> When:
+        return self.reference.now(self.clock.wall_ms())
+
+    def look(self) -> None:
+        self.reference.look(self.clock.wall_ms())
+
+    async def arrive(self, receiver: int, arrivals: Sequence[Arrival], after: float = 0.0) -> None:
+        first = self.now()
+        outcomes = await self.subject.submit(receiver, arrivals, after)
+        self.reference.listening += after
+        moments = [*[first] * (len(arrivals) - 1), self.now()]
+        assert None not in outcomes, "a heartbeat was refused although the store is there"
+        self.answered(arrivals, outcomes, moments)
+
+    def answered(
+        self, arrivals: Sequence[Arrival], outcomes: Sequence[Outcome | None], moments: Sequence[When]
+    ) -> None:
+        """Compare what was answered to a batch, and let happen what is due."""
+        allowed = [self.reference.intervals(arrival) for arrival in arrivals]
+        for arrival, outcome, when, intervals in zip(arrivals, outcomes, moments, allowed, strict=True):
+            assert outcome is not None
+            before = self.reference.nodes.get(arrival.node_id)
+            expected = self.reference.arrive(arrival, when, outcome.interval)
+            assert tuple(outcome) == tuple(expected), _differ("the answer", arrival, outcome, expected)
+            if expected.kind == "recorded":
+                assert outcome.interval in intervals, f"{outcome.interval} is not in {intervals}"
+            elif before is not None and before.state in LAPSED:
+                after = self.reference.nodes[arrival.node_id].state
+                assert after == before.state, (
+                    f"{expected.kind} made {after} of a node that was {before.state}"
+                )
+        self.look()
+
+    async def pass_(self, seconds: float) -> None:
+        self.clock.pass_(seconds)
+        self.reference.listening += seconds
+        await self.subject.tick()
+        self.look()
+
+    async def stall(self, receiver: int, seconds: float) -> None:
+        await self._without(receiver, seconds)
+        self._interrupted(seconds)
+        await self.subject.tick()
+        self.look()
+
+    async def shed(self, receiver: int) -> None:
+        self.subject.shed(receiver)
+        self.clock.pass_(1.0)
+        await self.subject.tick()
+        self._interrupted(1.0)
+        self.look()
+
+    async def kill(self, receiver: int, down: float) -> None:
+        await self.subject.kill(receiver)
+        await self._without(receiver, down)
+        await self._restart(receiver, down)
+        await self.subject.tick()
+        self.look()
+
+    async def away(self, seconds: float, receiver: int, arrivals: Sequence[Arrival]) -> None:
+        self.subject.take_away(after_a_commit=False)
+        outcomes = await self.subject.submit(receiver, arrivals, 0.0)
+        assert set(outcomes) == {None}, f"answered {outcomes} although the store was away"
+        await self._pass_unheard(seconds)
+        self.subject.bring_back()
+        await self._reach(seconds)
+        await self.arrive(receiver, arrivals)
+
+    async def lose(self, receiver: int, arrivals: Sequence[Arrival], fate: str, away: float) -> None:
+        when = self.now()
+        self.subject.take_away(after_a_commit=fate != "not stored")
+        outcomes = await self.subject.submit(receiver, arrivals, 0.0)
+        assert set(outcomes) == {None}, f"answered {outcomes} although the commit failed"
+        kept = (arrivals, when, fate) if self.subject.is_stored(fate) else None
+        if fate == "stored and killed":
+            await self.subject.kill(receiver)
+            self.clock.pass_(away)
+            self.subject.bring_back()
+            await self._restart(receiver, away, kept)
+            await self._reach(away)
+        else:
+            await self._pass_unheard(away)
+            self.subject.bring_back()
+            await self._reach(away, kept)
+        await self.arrive(receiver, arrivals)
+
+    async def _keep(self, arrivals: Sequence[Arrival], when: When, fate: str) -> None:
+        """Take in what was stored although nobody was told so."""
+        known = {}
+        for states in await self.subject.states():
+            known |= states
+        told = len(self.reference.events)
+        allowed = [self.reference.intervals(arrival) for arrival in arrivals]
+        for arrival, intervals in zip(arrivals, allowed, strict=True):
+            state = known.get(arrival.node_id)
+            reply = self.reference.arrive(arrival, when, None if state is None else state.answered)
+            assert reply.kind != "recorded" or reply.interval in intervals
+        self.reference.look(when.wall_ms)
+        if fate == "stored and killed" and not self.subject.keeps_lateness:
+            # Those events were the killed receiver's to tell.
+            del self.reference.events[told:]
+
+    async def step_clock(self, seconds: int) -> None:
+        self.clock.step_wall(seconds)
+
+    async def check(self) -> None:
+        """Compare what is known, what was told, and now and then what was kept of one node."""
+        self.count += 1
+        assert self.subject.moment().seconds == self.reference.listening
+        for known in await self.subject.states():
+            self._compare(known)
+        told, self.subject.told[:] = list(self.subject.told), []
+        expected, self.reference.events = self.reference.events, []
+        # Of several nodes there is no order; of one there is.
+        by_node = (sorted(events, key=lambda event: event[1]) for events in (told, expected))
+        assert next(by_node) == next(by_node), f"told {told}, but what happened was {expected}"
+        if self.count % HISTORY_EVERY == 0 and self.reference.nodes:
+            names = sorted(self.reference.nodes)
+            await self._compare_history(names[self.count // HISTORY_EVERY % len(names)])
+            if self.count % (100 * HISTORY_EVERY) == 0:
+                self.reference.drop_old_keys()
+
+    def _compare(self, known: dict[str, NodeState]) -> None:
+        assert known.keys() == self.reference.nodes.keys(), (
+            f"known beyond the reference: {known.keys() - self.reference.nodes.keys()}, "
+            f"and not known: {self.reference.nodes.keys() - known.keys()}"
+        )
+        for name, node in self.reference.nodes.items():
+            state = known[name]
+            shown = (
+                state.state, state.first_seen_ms, state.last_seen_ms, state.heard_at, state.interruption,
+                state.interval, state.answered, state.skew_ms, state.payload, state.sent_ms,
+                (state.epoch, state.number),
+                *((state.lapsed_at, state.lapsed_ms) if state.state in LAPSED else (0.0, 0)),
+            )  # fmt: skip
+            expected = (
+                node.state, node.first_seen, node.last_seen, node.heard_at, node.interruptions,
+                node.interval, node.answered, node.skew_ms, node.content, node.content_ms,
+                node.sequence or (-1, -1), node.ended_at, node.ended_ms,
+            )  # fmt: skip
+            assert shown == expected, _differ("the state", name, shown, expected)
+            assert node.last_seen >= self.last_seen.get(name, 0), f"last_seen of {name} went back"
+        self.last_seen = {name: node.last_seen for name, node in self.reference.nodes.items()}
+
+    async def _compare_history(self, name: str) -> None:
+        rows = await self.subject.history(name)
+        kept = {row.sent_ms: (row.digest, row.heard_at, row.result) for row in rows}
+        assert len(kept) == len(rows), f"a key of {name} is there twice"
+        expected = {sent_ms: tuple(key) for sent_ms, key in self.reference.history(name).items()}
+        assert kept == expected, _differ("the history", name, kept, expected)
+
+    async def _without(self, receiver: int, seconds: float) -> None:
+        """Let time pass in which one receiver hears nothing."""
+        if self.subject.receivers == 1:
+            self.clock.pass_(seconds)
+            return
+        while seconds:
+            step = min(1.0, seconds)
+            seconds -= step
+            self.clock.pass_(step)
+            self.reference.listening += step
+            await self.subject.tick(without=receiver)
+            self.look()
+
+    async def _pass_unheard(self, seconds: float) -> None:
+        """Let time pass in which no receiver hears anything, and all of them run."""
+        for _ in range(round(seconds)):
+            self.clock.pass_(1.0)
+            await self.subject.tick()
+
+    async def _restart(self, receiver: int, down: float, kept: Kept | None = None) -> None:
+        await self.subject.start(receiver)
+        if kept is not None:
+            await self._keep(*kept)
+        self._interrupted(down, lost=1.0)
+        if self.subject.keeps_lateness:
+            return
+        known = (await self.subject.states())[receiver]
+        late = [name for name, node in self.reference.nodes.items() if node.state == "late"]
+        self.reference.lose_lateness(name for name in late if known[name].state == "up")
+
+    async def _reach(self, away: float, kept: Kept | None = None) -> None:
+        """Wait until a store that is there again is used again."""
+        waited = 0
+        while not self.subject.available():
+            assert waited < REACHED_WITHIN, "the store is there again, and is not used"
+            self.clock.pass_(1.0)
+            await self.subject.tick()
+            waited += 1
+        if kept is not None:
+            await self._keep(*kept)
+        self._interrupted(away + waited)
+        await self.subject.tick()
+        self.look()
+
+    def _interrupted(self, passed: float, *, lost: float = 0.0) -> None:
+        """Take over how far listening time came through an interruption, having checked its bounds.
+
+        Args:
+            passed: How long it took, seconds.
+            lost: How much of what was heard before may be lost.
+        """
+        moment = self.subject.moment()
+        before = self.reference.listening
+        least = before - lost if self.reference.nodes else 0.0
+        most = before if self.subject.receivers == 1 else before + passed
+        assert least <= moment.seconds <= most, f"{moment.seconds} is not within {least} and {most}"
+        if self.subject.receivers == 1:
+            assert moment.interruption >= self.reference.interruptions
+        self.reference.listening, self.reference.interruptions = moment.seconds, moment.interruption
+
+
+def _differ(what: str, whose: object, found: object, expected: object) -> str:
+    return f"{what} of {whose}\n  was            {found}\n  and should be  {expected}"
+
+
+async def live_through(
+    make: Callable[[], Subject], rules: Rules, history: Sequence[Happening]
+) -> Failure | None:
+    """Let a new registry live through a history; return where it failed, if it did."""
+    subject = make()
+    await subject.open()
+    trial = Trial(subject, rules)
+    try:
+        for index, happening in enumerate(history):
+            try:
+                await trial.live(happening)
+            except AssertionError as error:
+                return Failure(index, str(error))
+    finally:
+        subject.bring_back()
+        await subject.close()
+    return None
+
+
+async def shortest_tail(
+    make: Callable[[], Subject], rules: Rules, history: Sequence[Happening]
+) -> tuple[Sequence[Happening], Failure] | None:
+    """Return the shortest end of a failing history that fails by itself, as far as halving finds it."""
+    low, high = 0, 1
+    found: tuple[Sequence[Happening], Failure] | None = None
+    while found is None and high < 2 * len(history):
+        failure = await live_through(make, rules, history[-high:])
+        if failure is None:
+            low, high = high, 2 * high
+        else:
+            found = history[-high:], failure
+    while found is not None and high - low > 1:
+        middle = (low + high) // 2
+        failure = await live_through(make, rules, history[-middle:])
+        if failure is None:
+            low = middle
+        else:
+            high, found = middle, (history[-middle:], failure)
+    return found
