@@ -11,12 +11,12 @@ unit, histogram bounds are no integers.
 
 from __future__ import annotations
 
-import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.telemetry import agent_instruments, host_instruments, receiver_instruments
 from openclaw_exporter.telemetry.instrument import Instrument, Kind, Service
+from openclaw_exporter.telemetry.prometheus_names import metric_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,23 +32,7 @@ CATALOGUE: Final[Mapping[str, Instrument]] = MappingProxyType(
 )
 """Every instrument by its name."""
 
-PROMETHEUS_UNITS: Final[Mapping[str, str]] = MappingProxyType(
-    {"s": "seconds", "By": "bytes", "Cel": "celsius", "W": "watts", "J": "joules"}
-)
-"""The word that each unit becomes at the end of a Prometheus name."""
-
-_NOT_IN_A_NAME: Final = re.compile(r"[^a-zA-Z0-9:]+")
-
 
 def prometheus_name(instrument: Instrument) -> str:
-    """Return the instrument's name in Prometheus; a histogram's series add `_bucket`, `_sum` and `_count`.
-
-    By the OpenTelemetry specification "Prometheus and OpenMetrics Compatibility": other characters become one
-    underscore, then the unit's word, then `_total` for a counter, each unless the name ends in it already.
-    """
-    name = _NOT_IN_A_NAME.sub("_", instrument.name)
-    name = name.removesuffix("_total")
-    unit = PROMETHEUS_UNITS.get(instrument.unit, "")
-    if unit and not name.endswith(f"_{unit}"):
-        name = f"{name}_{unit}"
-    return f"{name}_total" if instrument.kind == "counter" else name
+    """Return the instrument's name in Prometheus; a histogram's series add `_bucket`, `_sum` and `_count`."""
+    return metric_name(instrument.name, instrument.unit, counter=instrument.kind == "counter")

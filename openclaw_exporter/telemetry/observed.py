@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
     from openclaw_exporter.telemetry.instrument import AttributeValue, Kind
-    from openclaw_exporter.telemetry.instruments import Source
+    from openclaw_exporter.telemetry.instruments import Series, Source
 
 _LOGGER: Final = logging.getLogger(__name__)
 _SUMS: Final = {"counter": ObservableCounter, "updowncounter": ObservableUpDownCounter}
@@ -43,7 +43,9 @@ _SUMS: Final = {"counter": ObservableCounter, "updowncounter": ObservableUpDownC
 _Key = frozenset[tuple[str, "AttributeValue"]]
 
 
-class _Observable(NamedTuple):
+class Observable(NamedTuple):
+    """An instrument whose series are asked for at each collection."""
+
     kind: Kind
     name: str
     unit: str
@@ -62,7 +64,7 @@ class ObservedInstruments:
     def __init__(self, resource: Resource, scope: InstrumentationScope) -> None:
         self._resource = resource
         self._scope = scope
-        self._observables: dict[str, _Observable] = {}
+        self._observables: dict[str, Observable] = {}
         self._episodes = Episodes(_LOGGER)
         self._lock = threading.Lock()
 
@@ -75,7 +77,7 @@ class ObservedInstruments:
         sources: Callable[[], Iterable[Source]],
     ) -> None:
         """Export what the sources yield from the next collection on; the first of a name counts."""
-        self._observables.setdefault(name, _Observable(kind, name, unit, description, sources))
+        self._observables.setdefault(name, Observable(kind, name, unit, description, sources))
 
     def feed(self, reader: MetricReader) -> None:
         """Let a reader that a meter provider has taken collect these instruments too, from now on."""
@@ -91,13 +93,23 @@ class ObservedInstruments:
 
         reader._collect = collect_all  # type: ignore[assignment] # noqa: SLF001 - as above
 
-    def _read(self, observable: _Observable) -> dict[_Key, tuple[Mapping[str, AttributeValue], float]]:
-        found: dict[_Key, tuple[Mapping[str, AttributeValue], float]] = {}
+    def read(self) -> list[tuple[Observable, list[Series]]]:
+        """Return every instrument with its series now; where two are alike the later one counts."""
+        with self._lock:
+            return [(observable, self._series(observable)) for observable in list(self._observables.values())]
+
+    def _read(self, observable: Observable) -> dict[_Key, tuple[Mapping[str, AttributeValue], float]]:
+        return {
+            frozenset(attributes.items()): (attributes, value)
+            for value, attributes in self._series(observable)
+        }
+
+    def _series(self, observable: Observable) -> list[Series]:
+        found: list[Series] = []
         failed = False
         for source in tuple(observable.sources()):
             try:
-                for value, attributes in source():
-                    found[frozenset(attributes.items())] = (attributes, value)
+                found.extend(source())
             except Exception as error:  # noqa: BLE001 - one source must not take all other metrics away
                 failed = True
                 text = f"{observable.name} cannot be read: {type(error).__name__}: {error}"
@@ -131,8 +143,8 @@ class _Readings:
 
     def metrics(
         self,
-        observables: Iterable[_Observable],
-        read: Callable[[_Observable], dict[_Key, tuple[Mapping[str, AttributeValue], float]]],
+        observables: Iterable[Observable],
+        read: Callable[[Observable], dict[_Key, tuple[Mapping[str, AttributeValue], float]]],
     ) -> list[Metric]:
         metrics = []
         for observable in list(observables):
@@ -154,7 +166,7 @@ class _Readings:
 
     def _sum(
         self,
-        observable: _Observable,
+        observable: Observable,
         found: dict[_Key, tuple[Mapping[str, AttributeValue], float]],
         now: int,
     ) -> Sum:

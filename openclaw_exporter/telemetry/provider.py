@@ -11,9 +11,10 @@ from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from openclaw_exporter import __version__
-from openclaw_exporter.telemetry.exposition import Exposition, MetricsServer
+from openclaw_exporter.telemetry.exposition import Exposition
 from openclaw_exporter.telemetry.instruments import use_registrar
 from openclaw_exporter.telemetry.listening import listen
+from openclaw_exporter.telemetry.metrics_server import MetricsServer
 from openclaw_exporter.telemetry.observed import ObservedInstruments
 from openclaw_exporter.telemetry.resource import resource_of
 from openclaw_exporter.telemetry.tally import tallies_of
@@ -57,9 +58,12 @@ class Telemetry:
         self._observed = ObservedInstruments(about, InstrumentationScope(_SCOPE, __version__))
         if not isinstance(self.meter, NoOpMeter):  # as it is where OTEL_SDK_DISABLED says so
             use_registrar(self.meter, self._observed)
+        tallies = tallies_of(self.meter)
+        exposition.read_from(self._observed, tallies)
         for reader in readers:
-            tallies_of(self.meter).feed(reader)
-            self._observed.feed(reader)
+            if reader is not exposition.reader:
+                tallies.feed(reader)
+                self._observed.feed(reader)
         self.prometheus_port = server.port if server else None
 
     @classmethod
@@ -91,7 +95,7 @@ class Telemetry:
             {**(resource or {}), **settings.resource_attributes},
             settings.resource_detectors,
         )
-        exposition = Exposition()
+        exposition = Exposition(about.attributes)
         readers: tuple[MetricReader, ...] = (exposition.reader,)
         opened = listening or listen(settings.prometheus)
         server = MetricsServer(exposition.text, opened) if opened else None

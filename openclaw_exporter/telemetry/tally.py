@@ -106,6 +106,10 @@ class Tallies:
         """Return the tally of an instrument; the same one for each caller."""
         return self._tallies.setdefault(definition.name, Tally(definition))
 
+    def read(self) -> list[Metric]:
+        """Return each tally that has counted anything, since the start."""
+        return self._metrics(_Readings(delta=False))
+
     def feed(self, reader: MetricReader) -> None:
         """Let a reader receive the tallies with all that it collects from now on."""
         receive = reader._receive_metrics  # noqa: SLF001 - documented to be overridden
@@ -114,10 +118,13 @@ class Tallies:
         readings = _Readings(delta=AggregationTemporality.DELTA in temporality)
 
         def receive_all(metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
-            metrics = [metric for tally in self._tallies.values() if (metric := readings.metric(tally))]
+            metrics = self._metrics(readings)
             receive(_with(metrics_data, metrics), timeout_millis=timeout_millis, **kwargs)
 
         reader._receive_metrics = receive_all  # type: ignore[method-assign] # noqa: SLF001 - as above
+
+    def _metrics(self, readings: _Readings) -> list[Metric]:
+        return [metric for tally in list(self._tallies.values()) if (metric := readings.metric(tally))]
 
 
 class _Readings:

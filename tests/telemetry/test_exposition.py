@@ -197,6 +197,33 @@ def test_other_paths_and_methods(server: str) -> None:
     assert head.content == b""
 
 
+def said(server: str, request: bytes) -> bytes:
+    """Return all that the server answers to some bytes."""
+    address = httpx.URL(server)
+    with socket.create_connection((address.host, address.port or 0), timeout=60) as client:
+        client.sendall(request)
+        return b"".join(iter(lambda: client.recv(65_536), b""))
+
+
+def test_an_older_client_is_answered(server: str) -> None:
+    head, _, body = said(server, b"GET /metrics HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nConnection: close" in head
+    assert samples(body)["openclaw_publish_success_total"][0][1] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", b"400"),  # RFC 9112, 3.2: a request names its host
+        (b"GET /metrics HTTP/1.1\r\nHost: x\r\nx: " + b"y" * 20_000, b"431"),
+    ],
+)
+def test_what_is_no_request_is_told_so(server: str, request_: bytes, status: bytes) -> None:
+    assert said(server, request_).startswith(b"HTTP/1.1 " + status)
+
+
 def test_a_client_that_hangs_up_harms_nobody(server: str, capfd: pytest.CaptureFixture[str]) -> None:
     address = httpx.URL(server)
     for _ in range(20):
