@@ -22,7 +22,7 @@ $(BIN)/python:
 
 $(VENV)/.run: $(BIN)/python $(MANIFESTS)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet -e '.[demo,receiver]' $(EDITABLE)
+	$(BIN)/python -m pip install --quiet -e '.[demo,receiver,redis]' $(EDITABLE)
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -12,6 +13,7 @@ from support.redis import RedisServer
 from support.wait import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 SHARES = ((0, 5460), (5461, 10922), (10923, 16383))
@@ -19,10 +21,22 @@ SHARES = ((0, 5460), (5461, 10922), (10923, 16383))
 
 
 class RedisCluster:
-    """Three masters without replicas; each has a third of the slots."""
+    """Three masters; each has a third of the slots.
 
-    def __init__(self, directory: Path) -> None:
-        self.nodes = [_Node(directory / f"node{number}") for number in range(len(SHARES))]
+    Args:
+        directory: For the nodes' files.
+        replicas: How many replicas each master has; they are the nodes behind the first three.
+        node_timeout: Milliseconds after which the nodes think of one that does not answer as failed.
+        arguments: Further arguments of every node.
+    """
+
+    def __init__(
+        self, directory: Path, *, replicas: int = 0, node_timeout: int = 1000, arguments: Sequence[str] = ()
+    ) -> None:
+        self.nodes = [
+            _Node(directory / f"node{number}", node_timeout, *arguments)
+            for number in range(len(SHARES) * (1 + replicas))
+        ]
 
     @property
     def url(self) -> str:
@@ -33,12 +47,22 @@ class RedisCluster:
         """Start the nodes, give them their slots, and wait until all of them say that all is well."""
         for node in self.nodes:
             node.start()
-        first, *others = (self.client(node) for node in self.nodes)
-        for client, node, (low, high) in zip((first, *others), self.nodes, SHARES, strict=True):
+        clients = [self.client(node) for node in self.nodes]
+        for epoch, client in enumerate(clients, 1):
+            # Else two may believe for good that the other one has a slot that was moved soon afterwards.
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
+        for client, (low, high) in zip(clients[: len(SHARES)], SHARES, strict=True):
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", low, high)
-            first.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
-        for client in (first, *others):
-            wait_until(lambda client=client: _is_well(client), what="the cluster")
+        for node in self.nodes:
+            clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, node.bus)
+        for client in clients:
+            wait_until(lambda client=client: _is_well(client, len(clients)), what="the cluster")
+        names = [client.execute_command("CLUSTER", "MYID") for client in clients]
+        for number, client in enumerate(clients[len(SHARES) :]):
+            client.execute_command("CLUSTER", "REPLICATE", names[number % len(SHARES)])
+        for client in clients[len(SHARES) :]:
+            wait_until(lambda client=client: _follows(client), what="the replica")
+        for client in clients:
             client.close()
 
     def stop(self) -> None:
@@ -56,12 +80,26 @@ class RedisCluster:
 
     def move(self, slot: int, *, source: RedisServer, target: RedisServer) -> None:
         """Move an empty slot, as a resharding does."""
+        with self.moving(slot, source=source, target=target) as move:
+            move()
+
+    @contextmanager
+    def moving(self, slot: int, *, source: RedisServer, target: RedisServer) -> Iterator[Callable[[], None]]:
+        """Have a slot on its way, as a resharding does; what is yielded moves its keys and ends it."""
         with self.client(source) as old, self.client(target) as new:
             names = [client.execute_command("CLUSTER", "MYID") for client in (old, new)]
             new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
             old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
-            for client in (new, old):
-                client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+
+            def move() -> None:
+                while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                    old.execute_command(
+                        "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "REPLACE", "KEYS", *keys
+                    )
+                for client in (new, old):
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])
+
+            yield move
 
 
 class RedisSentinels:
@@ -152,14 +190,23 @@ class _Sentinel(RedisServer):
 class _Node(RedisServer):
     """A node of a cluster; its bus has a port of its own, because the usual one may be beyond 65535."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, node_timeout: int, *arguments: str) -> None:
         directory.mkdir()
         self.bus = free_port()
         cluster = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
-        bus = ("--cluster-port", str(self.bus), "--cluster-node-timeout", "1000")
-        super().__init__(directory, *cluster, *bus)
+        bus = ("--cluster-port", str(self.bus), "--cluster-node-timeout", str(node_timeout))
+        at_once = ("--repl-diskless-sync-delay", "0")
+        super().__init__(directory, *cluster, *bus, *at_once, *arguments)
 
 
-def _is_well(client: redis.Redis) -> bool:
+def _is_well(client: redis.Redis, nodes: int) -> bool:
     said: bytes = client.execute_command("CLUSTER", "INFO")
-    return b"cluster_state:ok" in said and b"cluster_known_nodes:%d\r" % len(SHARES) in said
+    lines = said.split(b"\r\n")
+    return {b"cluster_state:ok", b"cluster_slots_assigned:16384", b"cluster_known_nodes:%d" % nodes} <= {
+        *lines
+    }
+
+
+def _follows(client: redis.Redis) -> bool:
+    """Whether a replica has all that its master had."""
+    return bool(client.info("replication").get("master_link_status") == "up")

@@ -1,0 +1,185 @@
+"""The kept connection to one master: opened when needed, scripts loaded, and what is believed of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+from openclaw_exporter.receiver.store.redis.connection import (
+    AnswerError,
+    LostError,
+    UnreachableError,
+    connect,
+    packed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from openclaw_exporter.receiver.store.redis.address import Host, Target
+    from openclaw_exporter.receiver.store.redis.connection import Connection
+
+LEAST_VERSION: Final = (6, 2)
+"""Streams trimmed by MINID, and GRANTs by subcommand, are not older."""
+_PROBE: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', 1000)"
+_WAIT_SHARE: Final = 0.5
+"""Of the time-out, what replicas get to confirm a write."""
+
+
+class ReplicasError(LostError):
+    """The master has what was sent, but not enough of its replicas."""
+
+
+class Scripts:
+    """The scripts that a connection knows by their digests.
+
+    Args:
+        sources: Their texts by name.
+    """
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self._digests = {name: _digest(source) for name, source in sources.items()}
+        texts = (*sources.values(), _PROBE)
+        self.load = b"".join(packed(("SCRIPT", "LOAD", text)) for text in texts)
+        self.count = len(texts)
+        self.probe = _digest(_PROBE)
+
+    def digest(self, name: str) -> str:
+        """Return what EVALSHA calls a script."""
+        return self._digests[name]
+
+
+class Line:
+    """See the module.
+
+    Args:
+        host: The master.
+        target: How it is spoken to.
+        scripts: What is loaded at every new connection.
+        opened: Called with the line when a connection was opened.
+    """
+
+    def __init__(self, host: Host, target: Target, scripts: Scripts, opened: Callable[[Line], None]) -> None:
+        self.host = host
+        self.needed = 0
+        """How many replicas must have a durable write."""
+        self.reason: str | None = None
+        """Why it is believed away; None: it is not."""
+        self.retry_at = 0.0
+        """Until when it need not be looked at again, in the loop's time."""
+        self._target = target
+        self._scripts = scripts
+        self._opened = opened
+        self._opening = asyncio.Lock()
+        self._connection: Connection | None = None
+        self._wait_ms = max(1, int(target.timeout * _WAIT_SHARE * 1000))
+
+    @property
+    def connection(self) -> Connection | None:
+        """The connection, if one is open."""
+        connection = self._connection
+        return None if connection is None or connection.closed else connection
+
+    async def ask(self, commands: Sequence[bytes], *, durable: bool) -> list[Any]:
+        """Run packed commands in one batch and return their answers.
+
+        Args:
+            commands: The commands.
+            durable: Whether the replicas are waited for.
+
+        Raises:
+            UnreachableError: The master is away; nothing was executed.
+            LostError: The connection ended; anything may have been executed.
+            ReplicasError: It was executed, but not enough replicas have it.
+        """
+        connection = self.connection or await self._open()
+        wait = self._wait() if durable else b""
+        answers = await connection.ask(b"".join((*commands, wait)), len(commands) + bool(wait))
+        unknown = [index for index, answer in enumerate(answers) if _is(answer, "NOSCRIPT")]
+        if unknown:
+            # Somebody flushed the scripts; none of these calls was executed.
+            again = [commands[index] for index in unknown]
+            count = self._scripts.count + len(again) + bool(wait)
+            said = await connection.ask(b"".join((self._scripts.load, *again, wait)), count)
+            if wait:
+                answers[-1] = said.pop()
+            for index, answer in zip(unknown, said[self._scripts.count :], strict=True):
+                answers[index] = answer
+        if wait:
+            self._check(answers.pop())
+        return answers
+
+    async def verify(self, keys: Sequence[str]) -> None:
+        """Write a key that vanishes by itself in each partition, as scripts do, and wait for the replicas.
+
+        Raises:
+            UnreachableError: The master cannot be used now.
+            LostError: As in `ask`.
+        """
+        probes = [packed(("EVALSHA", self._scripts.probe, 1, key, 1)) for key in keys]
+        for answer in await self.ask(probes, durable=True):
+            if isinstance(answer, AnswerError) and answer.code not in {"MOVED", "ASK", "TRYAGAIN"}:
+                raise UnreachableError(f"{self.host}: {answer}", refused=is_forbidden(answer))
+
+    def close(self) -> None:
+        """Close the connection; whoever waits gets a `LostError`."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def _open(self) -> Connection:
+        async with self._opening:
+            if self.connection is not None:
+                return self.connection
+            connection = await connect(self.host, self._target)
+            try:
+                await self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+            self._opened(self)
+            return connection
+
+    async def _prepare(self, connection: Connection) -> None:
+        greeting = connection.greeting
+        if greeting.version < LEAST_VERSION:
+            version = ".".join(map(str, greeting.version))
+            raise UnreachableError(
+                f"{self.host}: is {greeting.server} {version}, 6.2 is needed", refused=True
+            )
+        if not greeting.is_master:
+            raise UnreachableError(f"{self.host}: is a replica, which takes no writes")
+        try:
+            answers = await connection.ask(self._scripts.load, self._scripts.count)
+        except LostError as error:
+            raise UnreachableError(str(error)) from None
+        for answer in answers:
+            if isinstance(answer, AnswerError):
+                raise UnreachableError(f"{self.host}: SCRIPT LOAD: {answer}", refused=is_forbidden(answer))
+
+    def _wait(self) -> bytes:
+        return packed(("WAIT", self.needed, self._wait_ms)) if self.needed else b""
+
+    def _check(self, reached: Any) -> None:
+        if isinstance(reached, AnswerError):
+            raise ReplicasError(f"{self.host}: WAIT: {reached}")
+        if reached < self.needed:
+            raise ReplicasError(
+                f"{self.host}: {reached} of {self.needed} replicas have confirmed a write within "
+                f"{self._wait_ms} ms"
+            )
+
+
+def is_forbidden(answer: AnswerError) -> bool:
+    """Whether a server says that our user may not do something."""
+    return answer.code in {"NOPERM", "NOAUTH"} or "ACL failure" in str(answer)
+
+
+def _is(answer: Any, code: str) -> bool:
+    return type(answer) is AnswerError and answer.code == code
+
+
+def _digest(source: str) -> str:
+    return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
