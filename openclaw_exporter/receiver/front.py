@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.metrics import ReceiverMetrics
     from openclaw_exporter.receiver.settings import ReceiverSettings
     from openclaw_exporter.receiver.shedding import Shedding
-    from openclaw_exporter.receiver.store import Store
+    from openclaw_exporter.receiver.store import Recorder
     from openclaw_exporter.wire.tokens import Verifier
 
 _logger = logging.getLogger(__name__)
@@ -62,7 +62,14 @@ class Reception(Protocol):
         """Let time pass, four times a second; lag: how late the loop's last pulse came, seconds."""
 
     def second(self) -> None:
-        """Look at certificates and keys; once a second, and at once on SIGHUP."""
+        """Do what is done once a second."""
+
+    def reload(self) -> None:
+        """Look at certificates and keys at once."""
+
+    @property
+    def lag(self) -> float:
+        """How late the loops of other processes came, at worst, within the last 15 seconds; seconds."""
 
     def checks(self) -> Mapping[str, bool]:
         """Return what must be true for it to be of use, by name."""
@@ -86,7 +93,7 @@ class Front:
         clock: Clock,
         shedding: Shedding,
         metrics: ReceiverMetrics,
-        store: Store,
+        store: Recorder,
         handlers: Handlers,
     ) -> None:
         self._settings = settings
@@ -162,6 +169,12 @@ class Front:
         self._shedding.note_lag(lag)
         if self._crowded or self._shedding.active:
             self._store.shed()
+
+    lag = 0.0
+
+    def reload(self) -> None:
+        """Look at certificates and keys at once."""
+        self.second()
 
     def second(self) -> None:
         """Look at certificates and keys."""

@@ -128,8 +128,7 @@ class Intake:
         """Refuse a node that publishes more often than it may."""
         wait = self._rate.admit(node_id, self._clock.elapsed())
         if wait > 0:
-            detail = "the node publishes more often than it may"
-            raise RefusedError("rate-limited", detail, retry_after=int(wait) + 1)
+            raise rate_limited(wait)
 
     def _accept(self, heartbeat: Heartbeat, fields: Mapping[bytes, bytes], now_ms: int) -> Arrival:
         """Check what is left to check once it is known whose heartbeat it is."""
@@ -189,9 +188,16 @@ class Intake:
         )
 
 
+def rate_limited(wait: float) -> RefusedError:
+    """Return the refusal of a node that publishes too often; wait: seconds until it may again."""
+    detail = "the node publishes more often than it may"
+    return RefusedError("rate-limited", detail, retry_after=int(wait) + 1)
+
+
 # Thousands of nodes have the same ones, and a node has the same ones every time.
 @lru_cache(maxsize=16_384)
-def _shared(tags: tuple[str, ...]) -> tuple[str, ...]:
+def shared_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the one copy of a node's tags that is kept."""
     return tuple(map(intern, tags))
 
 
@@ -204,7 +210,7 @@ def _arrival(heartbeat: Heartbeat, order: _Order) -> Arrival:
         node_id=heartbeat.node_id,
         payload=payload,
         digest=digest(payload),
-        tags=_shared(heartbeat.tags),
+        tags=shared_tags(heartbeat.tags),
         version=intern(heartbeat.version),
         slots=int(heartbeat.capacity["available_slots"]),
         sent_ms=heartbeat.sent_ms,

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 State = Literal["up", "late", "suspect", "expired", "draining", "offline"]
 Event = Literal["registered", "late", "suspect", "expired", "returned", "draining", "offline", "forgotten"]
-OutcomeKind = Literal["recorded", "duplicate", "history", "key-conflict", "epoch-conflict"]
+OutcomeKind = Literal[
+    "recorded", "duplicate", "history", "key-conflict", "epoch-conflict", "rate-limited", "shedding"
+]
 
 STATES: Final[tuple[State, ...]] = ("up", "late", "suspect", "expired", "draining", "offline")
 LIVE: Final = frozenset[State]({"up", "late", "suspect"})
@@ -52,7 +54,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     target_rate: float = 0.0
 
 
-class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False, array_like=True):
     """A heartbeat that was let in.
 
     Attributes:
@@ -140,9 +142,9 @@ class Outcome(NamedTuple):
     """What became of an arrival.
 
     Attributes:
-        kind: The result, or the conflict.
+        kind: The result, the conflict, or, of an arrival that was turned away by another process, why.
         expires_ms: When the node expires if nothing more is heard, Unix milliseconds.
-        interval: The interval to answer, seconds.
+        interval: The interval to answer; of one that was turned away, when it may come back; seconds.
         epoch: The highest epoch heard of the node, where it gave any.
     """
 

@@ -14,7 +14,7 @@ from openclaw_exporter.telemetry.instruments import Instruments
 from openclaw_exporter.wire.problems import CASES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from opentelemetry.metrics import Meter
 
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from openclaw_exporter.telemetry.instruments import Series
     from openclaw_exporter.telemetry.tally import TallySeries
     from openclaw_exporter.wire.answers import Result
+
+RequestKey = tuple[str, str, int, str, str]
+"""What a request is counted under: method, route, status, the slug of a server's error, scheme."""
+
+Counts = tuple[list[int], float, float, float]
+"""The counts by bucket, the sum, the least and the greatest of some durations."""
 
 _COUNTED: Final = ("registered", "expired", "returned", "forgotten")
 _SERVER_ERROR: Final = 500
@@ -39,6 +45,11 @@ class ReceiverMetrics:
     Args:
         meter: Where the instruments are made.
         system: The store's name.
+
+    Attributes:
+        children: Returns the process ids of the receiver's further processes.
+        loop_lag: How late the event loop runs, seconds.
+        expiry_held: Whether the brake on mass expiry holds.
     """
 
     def __init__(self, meter: Meter, system: str) -> None:
@@ -57,9 +68,10 @@ class ReceiverMetrics:
         self._store = self._instruments.tally("openclaw.registry.store.duration")
         self._operations: dict[str, TallySeries] = {}
         self._requests = self._instruments.tally("http.server.request.duration")
-        self._answers: dict[tuple[str, str, int, str, str], TallySeries] = {}
+        self._answers: dict[RequestKey, TallySeries] = {}
+        self.children: Callable[[], Iterable[int]] = tuple
         self._observe_counts()
-        observe_process(self._instruments)
+        observe_process(self._instruments, children=lambda: self.children())  # noqa: PLW0108 - set later
 
     def watch(self, census: Callable[[], Census | None]) -> None:
         """Begin to export the registry's numbers; the source may be called from any thread."""
@@ -111,10 +123,28 @@ class ReceiverMetrics:
         series = self._answers.get(key)
         if series is None:
             # A method is the client's own word: those that are none share one key of this dictionary.
-            method = method if method in _METHODS else "_OTHER"
-            series = self._requests.series(_request_attributes(method, route, answer, scheme))
-            self._answers[method, *key[1:]] = series
+            series = self._request_series((method if method in _METHODS else "_OTHER", *key[1:]))
         series.record(seconds)
+
+    def take(self) -> tuple[dict[tuple[str, int], int], dict[RequestKey, Counts]]:
+        """Return the refused heartbeats and the requests since the last call, to be counted elsewhere."""
+        refused = {key: count for key, count in self._refused.items() if count}
+        self._refused = dict.fromkeys(self._refused, 0)
+        taken = {key: series.take() for key, series in self._answers.items()}
+        return refused, {key: counts for key, counts in taken.items() if any(counts[0])}
+
+    def add(self, refused: Mapping[tuple[str, int], int], requests: Mapping[RequestKey, Counts]) -> None:
+        """Count what another process has counted, as `take` returned it there."""
+        for key, count in refused.items():
+            self._refused[key] = self._refused.get(key, 0) + count
+        for request, counts in requests.items():
+            self._request_series(request).add(*counts)
+
+    def _request_series(self, key: RequestKey) -> TallySeries:
+        series = self._answers.get(key)
+        if series is None:
+            series = self._answers[key] = self._requests.series(_request_attributes(*key))
+        return series
 
     def _place(self, place: Place) -> Place:
         """Return the place under which a node's events are counted; the first so many have their own."""
@@ -149,18 +179,20 @@ class ReceiverMetrics:
         return [(self._events[event, place], place_attributes(*place)) for place in self._places]
 
 
-def _request_attributes(method: str, route: str, answer: Answer, scheme: str) -> dict[str, str | int]:
+def _request_attributes(
+    method: str, route: str, status: int, error: str, scheme: str
+) -> dict[str, str | int]:
     attributes: dict[str, str | int] = {
         "http.request.method": method,
-        "http.response.status_code": answer.status,
+        "http.response.status_code": status,
         "url.scheme": scheme,
     }
     if route:
         attributes["http.route"] = route
     # By the semantic conventions an error of the client's is none of the server's: its cause is counted in
     # `openclaw.registry.heartbeat.refused`.
-    if answer.status >= _SERVER_ERROR:
-        attributes["error.type"] = answer.error or str(answer.status)
+    if status >= _SERVER_ERROR:
+        attributes["error.type"] = error or str(status)
     return attributes
 
 

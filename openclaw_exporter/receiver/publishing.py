@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.intake import Intake
     from openclaw_exporter.receiver.liveness import Outcome
     from openclaw_exporter.receiver.metrics import ReceiverMetrics
-    from openclaw_exporter.receiver.store import Store
+    from openclaw_exporter.receiver.store import Recorder
 
 AVAILABILITY: Final = "/openclaw/availability"
 
@@ -32,7 +32,7 @@ class Publishing:
         metrics: Counts.
     """
 
-    def __init__(self, intake: Intake, store: Store, metrics: ReceiverMetrics) -> None:
+    def __init__(self, intake: Intake, store: Recorder, metrics: ReceiverMetrics) -> None:
         self._intake = intake
         self._store = store
         self.metrics = metrics
@@ -73,10 +73,12 @@ class Publishing:
         """Count an outcome and return the body that answers it, JSON.
 
         Raises:
-            RefusedError: It is a conflict.
+            RefusedError: It is a conflict, or was turned away by the process that holds the registry.
         """
         kind = outcome.kind
         if kind == "key-conflict" or kind == "epoch-conflict":  # noqa: PLR1714 - mypy follows this form
             raise RefusedError(kind, epoch=outcome.epoch)
+        if kind == "rate-limited" or kind == "shedding":  # noqa: PLR1714 - as above
+            raise RefusedError(kind, retry_after=outcome.interval)
         self.metrics.received(kind)
         return encode_recorded(Recorded(kind, format_ms(outcome.expires_ms), outcome.interval))

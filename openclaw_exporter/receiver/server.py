@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import ssl
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,10 +22,12 @@ from openclaw_exporter.receiver.listener import Listener, bind, url_of
 from openclaw_exporter.receiver.liveness import Rules
 from openclaw_exporter.receiver.metrics import ReceiverMetrics
 from openclaw_exporter.receiver.pulse import Pulse
+from openclaw_exporter.receiver.quiet import quiet_handshakes
 from openclaw_exporter.receiver.safety import require_safe, store_path
 from openclaw_exporter.receiver.shedding import Shedding
 from openclaw_exporter.receiver.store.embedded import EmbeddedStore
 from openclaw_exporter.receiver.store.sqlite import Database
+from openclaw_exporter.receiver.workers.crew import Crew
 
 if TYPE_CHECKING:
     import socket
@@ -78,7 +79,7 @@ async def serve(
             "receiver.insecure_dev is on: no TLS, no certificates, no tokens; whoever connects publishes as "
             "any node and reads the registry. This is for trying things out on this machine only"
         )
-    with _signals(stopping, service), _quiet_handshakes():
+    with _signals(stopping, service), quiet_handshakes():
         async with service.running() as addresses:
             if ready is not None:
                 ready(addresses)
@@ -121,6 +122,10 @@ class Service:
         )
         handlers = Reading(self.store, self._hub, settings.discovery).handlers
         self._reception: Reception = Front(settings, clock, shedding, self._metrics, self.store, handlers)
+        if settings.workers > 1:
+            self._reception = Crew(
+                settings, clock, shedding, self._metrics, self.store, handlers, check=self._reception.open
+            )
         self._pulse = Pulse(self._tick, self._second)
         self._alarm = Alarm()
         self._admin: Listener | None = None
@@ -158,7 +163,7 @@ class Service:
     def reload(self) -> None:
         """Read certificates and keys again where they have changed."""
         if self._serving:
-            self._reception.second()
+            self._reception.reload()
 
     async def _start_admin(self, listening: socket.socket, ending: contextlib.AsyncExitStack) -> None:
         exposition = self._telemetry.exposition if self._telemetry else None
@@ -187,7 +192,7 @@ class Service:
 
     def _second(self) -> None:
         """What is done once a second."""
-        self._metrics.loop_lag = self._pulse.lag
+        self._metrics.loop_lag = max(self._pulse.lag, self._reception.lag)
         self._metrics.expiry_held = self._alarm.note(self.store.held())
         if self._admin is not None:
             self._admin.refresh_date()
@@ -218,25 +223,3 @@ def _signals(stopping: asyncio.Event, service: Service) -> Iterator[None]:
     finally:
         for number in handlers:
             loop.remove_signal_handler(number)
-
-
-@contextlib.contextmanager
-def _quiet_handshakes() -> Iterator[None]:
-    """Keep failed handshakes out of the log: anybody can cause one, as often as they like."""
-    loop = asyncio.get_running_loop()
-    before = loop.get_exception_handler()
-
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if isinstance(error, ssl.SSLError | ConnectionError | TimeoutError):
-            _logger.debug("a connection failed: %s", error)
-        elif before is not None:
-            before(loop, context)
-        else:
-            loop.default_exception_handler(context)
-
-    loop.set_exception_handler(handle)
-    try:
-        yield
-    finally:
-        loop.set_exception_handler(before)

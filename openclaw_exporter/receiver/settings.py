@@ -190,6 +190,8 @@ class ReceiverSettings:
         retention: Seconds after which an expired or offline node is forgotten.
         target_rate: Heartbeats a second of all nodes together. The larger the fleet, the longer the interval
             that nodes are answered, never less than their own and at most `max_interval`; 0: it is theirs.
+        workers: Processes that face clients, beside the one that then holds the registry. 0 or 1: one process
+            does it all. More are of use where one core cannot do the TLS and the tokens.
         insecure_dev: Plain HTTP without certificates and tokens, to try things out: anybody publishes as any
             node and reads. `host` must be a loopback address; `tls` and `tokens` have no effect.
         tls: Certificates.
@@ -211,6 +213,7 @@ class ReceiverSettings:
     default_interval: _Interval = 60
     retention: Annotated[float, Meta(gt=0)] = 86_400.0
     target_rate: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    workers: Annotated[int, Meta(ge=0, le=128)] = 1
     insecure_dev: bool = False
     tls: TlsSettings = field(default_factory=TlsSettings)
     proxy: ProxySettings = field(default_factory=ProxySettings)

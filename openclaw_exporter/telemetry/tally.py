@@ -59,6 +59,18 @@ class TallySeries:
         if value > self._max:  # noqa: PLR1730
             self._max = value
 
+    def add(self, counts: Iterable[int], total: float, least: float, greatest: float) -> None:
+        """Count what another process has counted, as `take` returned it there."""
+        self._counts = [mine + more for mine, more in zip(self._counts, counts, strict=True)]
+        self._sum += total
+        self._min, self._max = min(self._min, least), max(self._max, greatest)
+
+    def take(self) -> tuple[list[int], float, float, float]:
+        """Return what was counted since the last call, to be counted elsewhere."""
+        taken = self.read(anew=True)
+        self._counts, self._sum = [0] * len(self._counts), 0.0
+        return taken
+
     def read(self, *, anew: bool) -> tuple[list[int], float, float, float]:
         """Return the counts by bucket, the sum, the least and the greatest value so far.
 

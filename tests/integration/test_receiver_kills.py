@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 import pytest
 
 from support.command import ReceiverCommand
@@ -54,6 +55,61 @@ class Beating(threading.Thread):
         elif answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             self.refusals.append(answer.status_code)
         return answer.status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+
+@pytest.mark.parametrize("rounds", [12, pytest.param(ROUNDS // 3, marks=pytest.mark.slow)])
+def test_no_acknowledged_heartbeat_is_lost_whichever_process_is_killed(
+    pki: Pki, tmp_path: Path, rounds: int
+) -> None:
+    receiver = ReceiverCommand(tmp_path, pki, extra="workers = 2")
+    random.seed(20261125)
+    beating = [Beating(PlayedNode(pki, receiver.url), pause) for pause in (0, 0, 0, 0.01, 0.05, 20)]
+    receiver.start()
+    receiver.ready()
+    for thread in beating:
+        thread.start()
+    killed = {"worker": 0, "registry": 0}
+    for _ in range(rounds):
+        time.sleep(random.uniform(0.02, 0.5))
+        workers = workers_of(receiver)
+        if workers and random.random() < 0.7:
+            random.choice(workers).kill()
+            killed["worker"] += 1
+        else:
+            assert expired(receiver) == 0
+            receiver.kill()
+            killed["registry"] += 1
+            receiver.start()
+        # The pause before a worker is started again grows with their deaths, as it should.
+        receiver.ready(timeout=120)
+    for thread in beating:
+        thread.done.set()
+    for thread in beating:
+        thread.join(30)
+    assert expired(receiver) == 0
+    orphans = workers_of(receiver)
+    receiver.kill()
+    assert psutil.wait_procs(orphans, timeout=60)[1] == []
+    acknowledged = {(thread.node.node_id, sent_ms) for thread in beating for sent_ms in thread.acknowledged}
+    left = left_in(receiver.database)
+    stored = {(row.node_id, row.sent_ms) for row in left.arrivals}
+    print(
+        f"\n{killed} kills: {len(acknowledged)} acknowledged, {len(acknowledged - stored)} of them lost, "
+        f"{len(stored)} stored"
+    )
+    assert min(killed.values()) > 0
+    assert len(acknowledged) > rounds
+    assert acknowledged <= stored
+    assert [refusal for thread in beating for refusal in thread.refusals] == []
+    assert {state.state for state in left.nodes.values()} == {"up"}
+    assert len(stored) == len(left.arrivals)
+
+
+def workers_of(receiver: ReceiverCommand) -> list[psutil.Process]:
+    """Return the worker processes that run."""
+    assert receiver.process is not None
+    children = psutil.Process(receiver.process.pid).children()
+    return [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
 
 @pytest.mark.parametrize("rounds", [6, pytest.param(ROUNDS, marks=pytest.mark.slow)])

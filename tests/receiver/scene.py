@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import socket
 import ssl
 import time
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from support.pki import Files, Pki
 
 AVAILABILITY = "/openclaw/availability"
+WORKERS = int(os.environ.get("RECEIVER_WORKERS", "1"))
+"""The workers of each receiver, but where a test says how many: `RECEIVER_WORKERS=2` runs all with two."""
 
 
 def receiver_settings(pki: Pki, directory: Path, **changes: Any) -> ReceiverSettings:
@@ -59,7 +62,7 @@ def receiver_settings(pki: Pki, directory: Path, **changes: Any) -> ReceiverSett
         "store": StoreSettings(url=f"sqlite:///{directory / 'registry.sqlite'}"),
         "admin": AdminSettings(port=0),
     }
-    return ReceiverSettings(port=0, **tables | changes)
+    return ReceiverSettings(port=0, **{"workers": WORKERS} | tables | changes)
 
 
 class Running:

@@ -28,7 +28,7 @@ class PlayedNode:
         self.node_id = str(uuid4())
         self.interval = interval
         self.url = f"{url}/openclaw/availability"
-        files = pki.node(self.node_id)
+        files = self.files = pki.node(self.node_id)
         self.epoch = int(time.time() * 1000)
         self.number = 0
         self._last_ms = 0

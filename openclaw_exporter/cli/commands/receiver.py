@@ -35,6 +35,11 @@ _LOGGER = logging.getLogger(__name__)
     "--store", metavar="URL", help="Where the registry is kept: sqlite:///relative or sqlite:////absolute."
 )
 @click.option(
+    "--workers",
+    type=click.IntRange(0, 128),
+    help="Processes that face clients, beside the one that holds the registry; 0 or 1: one does it all.",
+)
+@click.option(
     "--insecure-dev",
     is_flag=True,
     help="Plain HTTP without certificates and tokens, to try things out; on a loopback address only.",
@@ -49,6 +54,7 @@ def command(
     host: str | None,
     port: int | None,
     store: str | None,
+    workers: int | None,
     insecure_dev: bool,
     log_level: str | None,
     log_format: str | None,
@@ -65,6 +71,7 @@ def command(
         "receiver.host": host,
         "receiver.port": port,
         "receiver.store.url": store,
+        "receiver.workers": workers,
         "receiver.insecure_dev": insecure_dev or None,
         "log.level": log_level,
         "log.format": log_format,

@@ -52,31 +52,8 @@ class Observer(Protocol):
         """A live heartbeat is stored that changed a node's current heartbeat and nothing else."""
 
 
-class Store(Protocol):
-    """A registry that survives the process.
-
-    `record`, `node`, `page` and `history` raise `StoreUnavailableError` where the store cannot be reached.
-    """
-
-    system: str
-    """The store's name by the semantic conventions (`db.system.name`)."""
-
-    @property
-    def available(self) -> bool:
-        """Whether the store can be reached, as far as is known."""
-
-    async def open(self) -> None:
-        """Begin; listening time goes on from where it was stored.
-
-        Raises:
-            StateError: The store cannot be used.
-        """
-
-    async def close(self) -> None:
-        """Store what waits, and end."""
-
-    def tick(self) -> None:
-        """Let time pass: called at least four times a second."""
+class Recorder(Protocol):
+    """What records heartbeats: a `Store`, or the way to one in another process."""
 
     def shed(self) -> None:
         """Note that a heartbeat or connection was turned away: such time is no listening time."""
@@ -101,6 +78,33 @@ class Store(Protocol):
             StoreUnavailableError: At once, or by the future; nothing was recorded then.
             SheddingError: At once: there is no room.
         """
+
+
+class Store(Recorder, Protocol):
+    """A registry that survives the process.
+
+    `record`, `node`, `page` and `history` raise `StoreUnavailableError` where the store cannot be reached.
+    """
+
+    system: str
+    """The store's name by the semantic conventions (`db.system.name`)."""
+
+    @property
+    def available(self) -> bool:
+        """Whether the store can be reached, as far as is known."""
+
+    async def open(self) -> None:
+        """Begin; listening time goes on from where it was stored.
+
+        Raises:
+            StateError: The store cannot be used.
+        """
+
+    async def close(self) -> None:
+        """Store what waits, and end."""
+
+    def tick(self) -> None:
+        """Let time pass: called at least four times a second."""
 
     async def node(self, node_id: str) -> NodeView | None:
         """Return one node, or None."""

@@ -1,0 +1,173 @@
+"""A worker process: a `Front` of its own, and the registry at the other end of a channel."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+import uvloop
+from opentelemetry.metrics import NoOpMeterProvider
+
+from openclaw_exporter.receiver.clock import SystemClock
+from openclaw_exporter.receiver.front import Front
+from openclaw_exporter.receiver.metrics import ReceiverMetrics
+from openclaw_exporter.receiver.pulse import Pulse
+from openclaw_exporter.receiver.quiet import quiet_handshakes
+from openclaw_exporter.receiver.shedding import Shedding
+from openclaw_exporter.receiver.workers.channel import Channel
+from openclaw_exporter.receiver.workers.door import Threshold
+from openclaw_exporter.receiver.workers.messages import (
+    TO_WORKER,
+    Answered,
+    Begun,
+    Counted,
+    Cut,
+    Decided,
+    Greeting,
+    Logged,
+    Piece,
+    Ready,
+    Reload,
+    Status,
+    Stop,
+    unpack_settings,
+)
+from openclaw_exporter.receiver.workers.reading import RemoteReading
+from openclaw_exporter.receiver.workers.recorder import RemoteRecorder
+
+if TYPE_CHECKING:
+    from openclaw_exporter.receiver.settings import ReceiverSettings
+    from openclaw_exporter.receiver.workers.messages import ToWorker
+
+
+_EXTRA: tuple[str, ...] = ("condition", "cause")
+"""What is told of an episode, see `Episodes`."""
+
+
+def main(channel: int, passed: int) -> None:
+    """Run a worker.
+
+    Args:
+        channel: The descriptor of the channel to the registry's process.
+        passed: The descriptor over which connections are passed.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(socket.socket(fileno=channel), socket.socket(fileno=passed)))
+
+
+async def _run(connected: socket.socket, passed: socket.socket) -> None:
+    first: asyncio.Queue[ToWorker] = asyncio.Queue()
+    channel = Channel(TO_WORKER, first.put_nowait, _leave)
+    await channel.open(connected)
+    greeting = await first.get()
+    assert isinstance(greeting, Greeting)  # noqa: S101 - what the registry's process says first
+    logging.getLogger().handlers[:] = [_Reporter(channel)]
+    logging.getLogger().setLevel(greeting.log_level)
+    worker = Worker(unpack_settings(greeting.settings), channel)
+    channel.hand_to(worker.received)
+    while not first.empty():
+        worker.received(first.get_nowait())
+    with quiet_handshakes():
+        await worker.run(passed)
+    await channel.close()
+
+
+def _leave() -> None:
+    """Leave at once: the registry's process has gone, and nothing can be promised any more."""
+    os._exit(0)
+
+
+class Worker:
+    """The parts of one worker.
+
+    Args:
+        settings: The configuration, its limits this worker's share.
+        channel: To the registry's process.
+    """
+
+    def __init__(self, settings: ReceiverSettings, channel: Channel) -> None:
+        self._channel = channel
+        self._recorder = RemoteRecorder(channel)
+        self._reading = RemoteReading(channel)
+        self._metrics = ReceiverMetrics(NoOpMeterProvider().get_meter("openclaw_exporter"), "")
+        clock = SystemClock()
+        limits = settings.limits
+        shedding = Shedding(clock, max_lag=limits.loop_lag, readmissions=limits.readmissions)
+        self._front = Front(settings, clock, shedding, self._metrics, self._recorder, self._reading.handlers)
+        self._pulse = Pulse(self._tick, self._second)
+        self._stopping = asyncio.Event()
+        self._threshold: Threshold | None = None
+
+    async def run(self, passed: socket.socket) -> None:
+        """Take connections until told to stop."""
+        loop = asyncio.get_running_loop()
+        # The registry's process hears these for all; one that is told alone makes room for another.
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGHUP, self._front.reload)
+        await self._front.open()
+        await self._front.start(None)
+        self._threshold = Threshold(passed, self._front.listener.take)
+        pulse = asyncio.create_task(self._pulse.run(), name="openclaw-pulse")
+        self._tick()
+        self._channel.send(Ready())
+        await self._stopping.wait()
+        await self._threshold.close()
+        await self._front.stop()
+        pulse.cancel()
+        await self._front.close()
+        self._second()
+
+    def received(self, message: ToWorker) -> None:
+        """Take a message of the registry's process."""
+        if isinstance(message, Decided):
+            self._recorder.decided(message)
+        elif isinstance(message, Answered | Begun):
+            self._reading.answered(message)
+        elif isinstance(message, Piece | Cut):
+            self._reading.continued(message)
+        elif isinstance(message, Reload):
+            self._front.reload()
+        elif isinstance(message, Stop):
+            self._stopping.set()
+
+    def _tick(self) -> None:
+        self._front.tick(self._pulse.last_lag)
+        threshold = self._threshold
+        assert threshold is not None  # noqa: S101 - the pulse begins after it
+        self._channel.send(
+            Status(
+                self._front.listener.connections + threshold.handshakes,
+                threshold.count,
+                self._pulse.lag,
+                self._recorder.take_shed(),
+                dict(self._front.checks()),
+            )
+        )
+
+    def _second(self) -> None:
+        self._front.second()
+        refused, requests = self._metrics.take()
+        if refused or requests:
+            self._channel.send(Counted(list(refused.items()), list(requests.items())))
+
+
+class _Reporter(logging.Handler):
+    """Lets the registry's process log: one place, one form, one order."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__()
+        self._channel = channel
+        self._formatter = logging.Formatter()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info:
+            text += "\n" + self._formatter.formatException(record.exc_info)
+        named: dict[str, Any] = vars(record)
+        extra: dict[str, str] = {name: str(named[name]) for name in _EXTRA if name in named}
+        self._channel.send(Logged(record.levelno, record.name, text, extra))
