@@ -41,8 +41,8 @@ def test_a_key_in_the_file_in_the_place_of_its_path_is_not_shown(tmp_path: Path)
 
 def test_the_password_of_a_wrong_url_is_not_shown(tmp_path: Path) -> None:
     file = tmp_path / "receiver.toml"
-    file.write_text('[receiver.store]\nurl = "redis://user:canary@localhost/0"\n')
+    file.write_text('[receiver.store]\nurl = "postgres://user:canary@localhost/0"\n')
     with pytest.raises(ConfigError) as raised:
         load(file, {}, services=["receiver"])
-    assert "receiver.store.url: is 'redis://***@localhost/0'" in str(raised.value)
+    assert "receiver.store.url: is 'postgres://***@localhost/0'" in str(raised.value)
     assert "canary" not in str(raised.value)

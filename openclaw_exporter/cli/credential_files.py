@@ -17,6 +17,9 @@ from openclaw_exporter.receiver.credentials import server_context
 from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.receiver.safety import is_url
 from openclaw_exporter.receiver.settings import ReceiverSettings
+from openclaw_exporter.receiver.store.redis.address import is_redis
+from openclaw_exporter.receiver.store.redis.files import check
+from openclaw_exporter.receiver.store.redis.target import target_of
 from openclaw_exporter.wire.tokens import KeySet
 
 if TYPE_CHECKING:
@@ -42,6 +45,9 @@ def unusable(config: Config) -> Iterator[str]:
         for source in sorted({issuer.jwks or tokens.jwks for issuer in tokens.issuers}):
             if not is_url(source):
                 yield from _causes(lambda file=Path(source): _open_keys(file))  # type: ignore[misc] # bound now
+
+    if receiver is not None and is_redis(receiver.store.url):
+        yield from _causes(lambda: check(target_of(receiver.store)))
 
 
 def _causes(*attempts: Callable[[], object]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import re
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem
+from openclaw_exporter.receiver.store.redis.address import is_redis
+from openclaw_exporter.receiver.store.redis.target import FORMS, target_of
 from openclaw_exporter.wire.certificates import IdentityRule
 from openclaw_exporter.wire.loopback import is_loopback, is_loopback_url
 from openclaw_exporter.wire.tokens import ALGORITHMS
@@ -16,7 +19,12 @@ from openclaw_exporter.wire.tokens import ALGORITHMS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from openclaw_exporter.receiver.settings import ReceiverSettings, TlsSettings, TokenSettings
+    from openclaw_exporter.receiver.settings import (
+        ReceiverSettings,
+        StoreSettings,
+        TlsSettings,
+        TokenSettings,
+    )
 
 SQLITE: Final = "sqlite:///"
 MAX_LIFE: Final[Mapping[str, int]] = {"minted": 600, "external": 3600}
@@ -36,7 +44,7 @@ def require_safe(settings: ReceiverSettings) -> None:
         ConfigError: Something is missing or unsafe; all of it is named.
     """
     identity = _loopback(settings.host) if settings.insecure_dev else _identity(settings)
-    problems = (*identity, *_store(settings.store.url))
+    problems = (*identity, *_store(settings.store))
     if problems:
         raise ConfigError(problems)
 
@@ -47,15 +55,30 @@ def store_path(url: str) -> Path:
     Raises:
         ConfigError: It is no `sqlite:///` URL.
     """
-    problems = tuple(_store(url))
+    problems = tuple(_file(url))
     if problems:
         raise ConfigError(problems)
     return Path(url.removeprefix(SQLITE))
 
 
-def _store(url: str) -> Iterator[ConfigProblem]:
+def _store(store: StoreSettings) -> Iterator[ConfigProblem]:
+    if not is_redis(store.url):
+        yield from _file(store.url)
+        return
+    try:
+        target_of(store)
+    except ConfigError as error:
+        yield from error.problems
+    if importlib.util.find_spec("hiredis") is None:
+        message = "is a Redis, and Python's hiredis is not installed"
+        yield ConfigProblem("receiver.store.url", message, "pip install 'openclaw-exporter[redis]'")
+
+
+def _file(url: str) -> Iterator[ConfigProblem]:
     if not url.startswith(SQLITE) or url == SQLITE:
-        yield ConfigProblem("receiver.store.url", f"is {url!r}", "sqlite:///file or sqlite:////absolute/file")
+        yield ConfigProblem(
+            "receiver.store.url", f"is {url!r}", f"{SQLITE}file, {SQLITE}/absolute/file, {FORMS}"
+        )
 
 
 def _identity(settings: ReceiverSettings) -> Iterator[ConfigProblem]:

@@ -107,13 +107,40 @@ class TokenSettings:
 class StoreSettings:
     """Where the registry is kept: the table `[receiver.store]`.
 
+    All but `url` and `max_waiting` are for Redis, and may stand in its URL as well: `redis://host?replicas=2`.
+
     Attributes:
-        url: `sqlite:///relative/path` or `sqlite:////absolute/path`.
+        url: `sqlite:///relative/path` or `sqlite:////absolute/path`: in one file of this receiver's. Or in a
+            Redis, Redis Cluster or Valkey that any number of receivers share: `redis://user@host:6379/0`, of
+            a cluster some nodes (`redis://one:6379,two:6379`), of Sentinels
+            `redis+sentinel://one:26379,two:26379/service`, a socket `unix:///path`; `rediss` for TLS.
         max_waiting: Heartbeats that may wait to be stored; more are turned away with 503.
+        password_file: File with the Redis user's password; read at every new connection. A URL holds none.
+        sentinel_username: The ACL user at the Sentinels, where they have users.
+        sentinel_password_file: File with the password for the Sentinels.
+        ca: PEM file with the authorities that sign the Redis servers' certificates; without one the system's.
+        certificate: PEM file with the client certificate that Redis is shown.
+        key: PEM file with that certificate's private key, not encrypted.
+        timeout: Seconds without any answer after which a Redis server counts as away.
+        partitions: Over how many partitions the nodes are spread, and so over the servers of a cluster. All
+            receivers say the same; it cannot be changed for a registry that is there.
+        replicas: How many replicas must have a heartbeat before it is answered; 0: none. Without it one, as
+            long as the server has one that has not failed.
+        prefix: What all keys begin with; registries that share a Redis have one each.
     """
 
     url: str = "sqlite:///openclaw-registry.sqlite"
     max_waiting: Annotated[int, Meta(ge=1, le=1_000_000)] = 8192
+    password_file: Path | None = None
+    sentinel_username: str | None = None
+    sentinel_password_file: Path | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    timeout: Annotated[float, Meta(ge=0.1, le=60)] = 2.0
+    partitions: Annotated[int, Meta(ge=1, le=256)] = 16
+    replicas: Annotated[int, Meta(ge=0, le=8)] | None = None
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.:-]{1,64}\Z")] = "openclaw"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

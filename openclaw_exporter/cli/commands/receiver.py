@@ -32,7 +32,10 @@ _LOGGER = logging.getLogger(__name__)
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), help="The TCP port to listen on; 0 takes a free one.")
 @click.option(
-    "--store", metavar="URL", help="Where the registry is kept: sqlite:///relative or sqlite:////absolute."
+    "--store",
+    metavar="URL",
+    help="Where the registry is kept: sqlite:///relative or sqlite:////absolute in a file; "
+    "redis://host:6379 in a Redis or Redis Cluster that several receivers share.",
 )
 @click.option(
     "--workers",

@@ -122,9 +122,7 @@ def parse(url: str) -> Parts:
         raise ValueError("is no URL of a Redis")
     if match["user"] is not None and ":" in match["user"]:
         raise ValueError("holds a password, which the process list and logs would show")
-    options = dict(
-        parse_qsl(match["query"] or "", keep_blank_values=True, strict_parsing=bool(match["query"]))
-    )
+    options = _options(match["query"] or "")
     scheme, path = match["scheme"], unquote(match["path"] or "")
     username = unquote(match["user"] or "") or None
     if scheme == "unix":
@@ -137,6 +135,13 @@ def parse(url: str) -> Parts:
     service, path = _service(path) if of_sentinels else (None, path)
     tls = scheme.removesuffix("+sentinel") in {"rediss", "valkeys"}
     return Parts(hosts, tls, service, _database(path.removeprefix("/")), username, options)
+
+
+def _options(query: str) -> dict[str, str]:
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
+    except ValueError:
+        raise ValueError("ends in options that are none") from None
 
 
 def _host(text: str, default: int) -> Host:

@@ -7,7 +7,6 @@ whoever waits, however many commands it has.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
@@ -17,14 +16,8 @@ from openclaw_exporter.errors import OpenClawError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
-
-    from openclaw_exporter.receiver.store.redis.address import Host, Target
 
 _MORE: Final = object()
-NAME: Final = "openclaw-receiver"
-"""What CLIENT LIST shows."""
-
 Word = bytes | str | int
 """A part of a command."""
 
@@ -97,7 +90,7 @@ class _Batch:
 
 
 class Connection(asyncio.Protocol):
-    """See the module. Made by `connect`.
+    """See the module. Made by `opening.connect`.
 
     Args:
         place: The server's address, for error texts.
@@ -202,109 +195,3 @@ class Connection(asyncio.Protocol):
         for batch in waiting:
             if not batch.future.done():
                 batch.future.set_exception(LostError(str(self._end), hangs=self._end.hangs))
-
-
-async def connect(
-    host: Host, target: Target, *, of_sentinel: bool = False, patience: float | None = None
-) -> Connection:
-    """Open a connection, introduce ourselves, and choose the database.
-
-    Args:
-        host: The server.
-        target: How it is spoken to.
-        of_sentinel: Whether it is a Sentinel, with user and password of its own.
-        patience: As `Connection` has it; None: the target's timeout.
-
-    Raises:
-        UnreachableError: It is away, or does not want us.
-    """
-    waits = target.timeout if patience is None else patience
-    connection = Connection(str(host), waits)
-    try:
-        async with asyncio.timeout(target.timeout):
-            await _open(connection, host, target)
-            connection.greeting = await _introduce(connection, host, target, of_sentinel=of_sentinel)
-            if target.database and not of_sentinel:
-                await _select(connection, host, target.database)
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, TimeoutError):
-            raise UnreachableError(f"{host}: no answer within {target.timeout:g} s") from None
-        if isinstance(error, ssl.SSLError):
-            raise UnreachableError(f"{host}: TLS: {_reason(error)}", refused=True) from None
-        if isinstance(error, OSError):
-            raise UnreachableError(f"{host}: {error.strerror or error}") from None
-        if isinstance(error, LostError):
-            raise UnreachableError(str(error)) from None
-        raise
-    return connection
-
-
-async def _open(connection: Connection, host: Host, target: Target) -> None:
-    loop = asyncio.get_running_loop()
-    if not host.port:
-        await loop.create_unix_connection(lambda: connection, host.name)
-        return
-    context = _context(target) if target.tls else None
-    await loop.create_connection(lambda: connection, host.name, host.port, ssl=context)
-
-
-def _context(target: Target) -> ssl.SSLContext:
-    """Return a context made of the files as they are now."""
-    for name in ("ca", "certificate", "key"):
-        path: Path | None = getattr(target, name)
-        if path is not None:
-            _read(name, path)  # OpenSSL would not say which of them it misses
-    try:
-        context = ssl.create_default_context(cafile=target.ca)
-        if target.certificate is not None:
-            context.load_cert_chain(target.certificate, target.key)
-    except ssl.SSLError as error:
-        named = ", ".join(
-            str(path) for path in (target.ca, target.certificate, target.key) if path is not None
-        )
-        raise UnreachableError(f"{named}: {_reason(error)}", refused=True) from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-async def _introduce(connection: Connection, host: Host, target: Target, *, of_sentinel: bool) -> Greeting:
-    file = target.sentinel_password_file if of_sentinel else target.password_file
-    user = target.sentinel_username if of_sentinel else target.username
-    secret = "" if file is None else _read("password_file", file).rstrip("\r\n")
-    credentials = ("AUTH", user or "default", secret) if user or secret else ()
-    (answer,) = await connection.ask(packed(("HELLO", 2, *credentials, "SETNAME", NAME)), 1)
-    if isinstance(answer, AnswerError):
-        raise _unwelcome(host, answer)
-    said = {answer[index].decode(): answer[index + 1] for index in range(0, len(answer), 2)}
-    version = tuple(int(part) for part in said["version"].decode().split(".")[:3] if part.isdecimal())
-    role = said.get("role", b"master")
-    return Greeting(said["server"].decode(), version, said["mode"].decode(), role == b"master")
-
-
-async def _select(connection: Connection, host: Host, database: int) -> None:
-    (answer,) = await connection.ask(packed(("SELECT", database)), 1)
-    if isinstance(answer, AnswerError):
-        raise UnreachableError(f"{host}: database {database}: {answer}", refused=True)
-
-
-def _unwelcome(host: Host, answer: AnswerError) -> UnreachableError:
-    if answer.code in {"WRONGPASS", "NOAUTH", "NOPERM", "DENIED"}:
-        return UnreachableError(f"{host}: {answer}", refused=True)
-    if "unknown command" in str(answer):
-        return UnreachableError(f"{host}: the server is older than Redis 6.2", refused=True)
-    return UnreachableError(f"{host}: {answer}")
-
-
-def _read(name: str, path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-        raise UnreachableError(
-            f"receiver.store.{name}: {path} cannot be read: {reason}", refused=True
-        ) from None
-
-
-def _reason(error: ssl.SSLError) -> str:
-    return getattr(error, "verify_message", "") or error.reason or str(error)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.store.redis.connection import (
     AnswerError,
     LostError,
     UnreachableError,
-    connect,
     packed,
 )
+from openclaw_exporter.receiver.store.redis.fitness import concerns
+from openclaw_exporter.receiver.store.redis.opening import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.store.redis.address import Host, Target
     from openclaw_exporter.receiver.store.redis.connection import Connection
 
+_logger = logging.getLogger(__name__)
+
+_INFO: Final = packed(("INFO",))
 LEAST_VERSION: Final = (6, 2)
 """Streams trimmed by MINID, and GRANTs by subcommand, are not older."""
 _PROBE: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', 1000)"
@@ -71,6 +77,7 @@ class Line:
         self._target = target
         self._scripts = scripts
         self._opened = opened
+        self._episodes = Episodes(_logger)
         self._opening = asyncio.Lock()
         self._connection: Connection | None = None
         self._wait_ms = max(1, int(target.timeout * _WAIT_SHARE * 1000))
@@ -120,7 +127,7 @@ class Line:
         probes = [packed(("EVALSHA", self._scripts.probe, 1, key, 1)) for key in keys]
         for answer in await self.ask(probes, durable=True):
             if isinstance(answer, AnswerError) and answer.code not in {"MOVED", "ASK", "TRYAGAIN"}:
-                raise UnreachableError(f"{self.host}: {answer}", refused=is_forbidden(answer))
+                raise _unfit(self.host, answer)
 
     def close(self) -> None:
         """Close the connection; whoever waits gets a `LostError`."""
@@ -152,12 +159,14 @@ class Line:
         if not greeting.is_master:
             raise UnreachableError(f"{self.host}: is a replica, which takes no writes")
         try:
-            answers = await connection.ask(self._scripts.load, self._scripts.count)
+            *answers, info = await connection.ask(self._scripts.load + _INFO, self._scripts.count + 1)
         except LostError as error:
             raise UnreachableError(str(error)) from None
         for answer in answers:
             if isinstance(answer, AnswerError):
-                raise UnreachableError(f"{self.host}: SCRIPT LOAD: {answer}", refused=is_forbidden(answer))
+                raise _unfit(self.host, answer)
+        for concern in concerns(self.host, info):
+            self._episodes.begin(f"fitness {self.host}", concern, concern)
 
     def _wait(self) -> bytes:
         return packed(("WAIT", self.needed, self._wait_ms)) if self.needed else b""
@@ -175,6 +184,12 @@ class Line:
 def is_forbidden(answer: AnswerError) -> bool:
     """Whether a server says that our user may not do something."""
     return answer.code in {"NOPERM", "NOAUTH"} or "ACL failure" in str(answer)
+
+
+def _unfit(host: Host, answer: AnswerError) -> UnreachableError:
+    forbidden = is_forbidden(answer)
+    remedy = '; see "A registry in Redis" in docs/operations.md for the rights it needs' if forbidden else ""
+    return UnreachableError(f"{host}: {answer}{remedy}", refused=forbidden)
 
 
 def _is(answer: Any, code: str) -> bool:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from openclaw_exporter.errors import StateError, StoreUnavailableError
+from openclaw_exporter.errors import StateError
 from openclaw_exporter.receiver.store.redis.address import Host
+from openclaw_exporter.receiver.store.redis.calls import Call, Partition, ShardAwayError
 from openclaw_exporter.receiver.store.redis.connection import (
     AnswerError,
     LostError,
     UnreachableError,
-    Word,
     packed,
 )
 from openclaw_exporter.receiver.store.redis.line import Line, ReplicasError, Scripts, is_forbidden
-from openclaw_exporter.receiver.store.redis.owners import Mode, Owners, Partition
+from openclaw_exporter.receiver.store.redis.owners import Mode, Owners
 from openclaw_exporter.receiver.store.redis.tail import Tail
 
 if TYPE_CHECKING:
@@ -43,31 +43,6 @@ _PAUSE: Final = 0.02
 """Seconds before a call for a slot on its way to another server is repeated."""
 _LEARN_EVERY: Final = 5.0
 _ASKING: Final = packed(("ASKING",))
-
-
-class Call(NamedTuple):
-    """One command for one partition.
-
-    Attributes:
-        partition: Its number, or `clock` or `events`.
-        command: The command. All its keys must be the partition's (`Link.key`), and all that a script touches
-            must be among its KEYS: while a slot is on its way to another server Redis looks at these only.
-    """
-
-    partition: Partition
-    command: Sequence[Word]
-
-
-class ShardAwayError(StoreUnavailableError):
-    """A partition cannot be used now.
-
-    Attributes:
-        ambiguous: Whether the call may have been executed; otherwise it was not.
-    """
-
-    def __init__(self, text: str, *, ambiguous: bool) -> None:
-        super().__init__(text)
-        self.ambiguous = ambiguous
 
 
 class _Again(NamedTuple):

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.store.redis import topology
-from openclaw_exporter.receiver.store.redis.connection import LostError, UnreachableError, connect
+from openclaw_exporter.receiver.store.redis.connection import LostError, UnreachableError
 from openclaw_exporter.receiver.store.redis.line import Line, Scripts
+from openclaw_exporter.receiver.store.redis.opening import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from openclaw_exporter.receiver.store.redis.address import Host, Target
+    from openclaw_exporter.receiver.store.redis.calls import Partition
     from openclaw_exporter.receiver.store.redis.topology import Topology
 
 _logger = logging.getLogger(__name__)
 
-Partition = int | str
 Mode = Literal["standalone", "cluster", "sentinel"]
 
 TAGS: Final = ("clock", "events")

@@ -16,14 +16,15 @@ from openclaw_exporter.receiver.store.redis.connection import (
     AnswerError,
     LostError,
     UnreachableError,
-    connect,
     packed,
 )
+from openclaw_exporter.receiver.store.redis.opening import connect
 
 if TYPE_CHECKING:
     from openclaw_exporter.receiver.store.redis.address import Host, Target
+    from openclaw_exporter.receiver.store.redis.calls import Partition
     from openclaw_exporter.receiver.store.redis.connection import Connection
-    from openclaw_exporter.receiver.store.redis.link import Link, Partition
+    from openclaw_exporter.receiver.store.redis.link import Link
 
 _logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from openclaw_exporter.receiver.store.redis.connection import (
     AnswerError,
     LostError,
     UnreachableError,
-    connect,
     packed,
 )
+from openclaw_exporter.receiver.store.redis.opening import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
