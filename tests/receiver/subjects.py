@@ -34,16 +34,20 @@ class Subject(Protocol):
     receivers: int
     told: list[tuple[Event, str]]
     """What the receivers counted, all together and in its order; the test takes from it."""
-    keeps_lateness: bool
-    """Whether that a node is late outlives the receivers."""
+    is_shared: bool
+    """Whether the registry goes on without the receiver: its lateness and its events are then kept as well,
+    and what is due is done by one receiver at its ticks."""
 
     async def open(self) -> None: ...
     async def close(self) -> None: ...
     async def submit(self, receiver: int, arrivals: Sequence[Arrival], after: float) -> list[Outcome | None]:
         """Let heartbeats come in one batch, the last `after` seconds behind the rest; None: answered 503."""
 
-    async def tick(self, *, without: int | None = None) -> None:
-        """Let the receivers notice the time, all but one, and wait until they have done what is due."""
+    async def tick(self, *, without: int | None = None) -> bool:
+        """Let the receivers notice the time, all but one; return whether they have done what is due."""
+
+    async def align(self) -> None:
+        """Let the store know of all time that has passed."""
 
     async def kill(self, receiver: int) -> None: ...
     async def start(self, receiver: int) -> None: ...
@@ -60,7 +64,13 @@ class Subject(Protocol):
 
     def moment(self) -> Moment: ...
     async def states(self) -> list[dict[str, NodeState]]:
-        """Return what each running receiver knows."""
+        """Return what each running receiver knows; nothing of those that need not know everything yet."""
+
+    async def known(self, receiver: int) -> dict[str, NodeState]:
+        """Return what one receiver knows by now."""
+
+    def logged(self) -> list[tuple[str, str]] | None:
+        """Return what has been added to the log that all share; None: not everything need be there yet."""
 
     async def history(self, node_id: str) -> list[KeyRow]: ...
 
@@ -129,7 +139,7 @@ class Embedded:
     """The embedded store on a real file. A `Subject`."""
 
     receivers = 1
-    keeps_lateness = False
+    is_shared = False
 
     def __init__(self, directory: Path, rules: Rules) -> None:
         self.clock = VirtualClock()
@@ -158,9 +168,13 @@ class Embedded:
         assert len(outcomes) == len(arrivals)
         return [outcomes[number] for number in range(len(arrivals))]
 
-    async def tick(self, *, without: int | None = None) -> None:
+    async def tick(self, *, without: int | None = None) -> bool:
         self._store.tick()
         await self._settle()
+        return True
+
+    async def align(self) -> None:
+        """There is nothing to align: what was not stored yet is lost with the receiver."""
 
     def shed(self, receiver: int) -> None:
         self._store.shed()
@@ -184,6 +198,12 @@ class Embedded:
 
     async def states(self) -> list[dict[str, NodeState]]:
         return [await known(self._store)]
+
+    async def known(self, receiver: int) -> dict[str, NodeState]:
+        return await known(self._store)
+
+    def logged(self) -> list[tuple[str, str]] | None:
+        return None
 
     async def history(self, node_id: str) -> list[KeyRow]:
         return await self._store.history(node_id)
