@@ -16,6 +16,7 @@ from receiver.scene import receiver_settings, running
 
 from openclaw_exporter.wire.client_cert import client_cert
 from support.nodes import mutual_tls_client
+from support.sse import Events
 from support.tls_proxies import TRUSTED, HAProxy, Nginx, TlsProxy
 from support.wait import wait_until
 
@@ -80,6 +81,19 @@ def test_nodes_publish_and_readers_read_through_it(receiver: Running, proxy: Tls
     assert nodes[0].beat(node_id=nodes[1].node_id).json()["type"] == "urn:openclaw:problem:identity-mismatch"
     for node in nodes:
         node.client.close()
+
+
+def test_events_come_through_it_at_once(receiver: Running, proxy: TlsProxy) -> None:
+    node = through(proxy, receiver.node())
+    with (
+        mutual_tls_client(proxy.pki.ca, proxy.pki.reader(), base_url=proxy.url) as reader,
+        reader.stream("GET", "/openclaw/events", timeout=60) as response,
+    ):
+        events = Events(response)
+        assert node.beat().status_code == 200
+        (told,) = events.take(1)
+    assert (told.event, told.node_id) == ("registered", node.node_id)
+    node.client.close()
 
 
 def test_a_client_without_a_certificate_gets_nowhere(receiver: Running, proxy: TlsProxy) -> None:

@@ -63,9 +63,19 @@ class Command:
 
 
 class ReceiverCommand(Command):
-    """`openclaw-exporter receiver` with SQLite, on fixed loopback ports so that it can come back."""
+    """`openclaw-exporter receiver` on fixed loopback ports, so that it can come back.
 
-    def __init__(self, directory: Path, pki: Pki, *, extra: str = "", rate: float = 1000.0) -> None:
+    Args:
+        directory: For its files.
+        pki: Its certificates come from here.
+        extra: Further lines for the table `[receiver]`, and further tables.
+        rate: Heartbeats a second of one node.
+        store: The lines of the table `[receiver.store]`; by default they name a file in the directory.
+    """
+
+    def __init__(
+        self, directory: Path, pki: Pki, *, extra: str = "", rate: float = 1000.0, store: str = ""
+    ) -> None:
         self.port, self.admin_port = free_port(), free_port()
         self.database = directory / "registry.sqlite3"
         server = pki.server()
@@ -93,7 +103,7 @@ audience = "{pki.audience}"
 rate = {rate}
 burst = 1000
 [receiver.store]
-url = "sqlite:///{self.database}"
+{store or f'url = "sqlite:///{self.database}"'}
 [receiver.admin]
 port = {self.admin_port}
 """

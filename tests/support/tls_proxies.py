@@ -29,21 +29,23 @@ TRUSTED = ProxySettings(names=(proxy_uri(TRUST_DOMAIN, "edge"),), addresses=("12
 
 
 class TlsProxy:
-    """A proxy between nodes and one receiver. A context manager.
+    """A proxy between nodes and receivers. A context manager.
 
     Args:
         directory: For its files.
         pki: Its certificates come from here.
-        receiver_port: Where the receiver listens.
+        receiver_ports: Where the receivers listen.
     """
 
     program: ClassVar[str]
+    server: ClassVar[str]
+    """The line of the example that names the first receiver."""
 
-    def __init__(self, directory: Path, pki: Pki, receiver_port: int) -> None:
+    def __init__(self, directory: Path, pki: Pki, *receiver_ports: int) -> None:
         self.directory = directory
         self.pki = pki
         self.port = free_port()
-        self._receiver_port = receiver_port
+        self._receiver_ports = receiver_ports
         self._process: subprocess.Popen[bytes] | None = None
         self._log = directory / "output.log"
         directory.mkdir()
@@ -85,7 +87,10 @@ class TlsProxy:
             "/etc/openclaw/ca.pem": str(self.pki.ca),
             "/etc/openclaw/proxy/": f"{self.directory}/",
             "0.0.0.0:8443": f"127.0.0.1:{self.port}",
-            "127.0.0.1:9443": f"127.0.0.1:{self._receiver_port}",
+            self.server: "\n".join(
+                self.server.replace("9443", str(port)).replace("receiver-1", f"receiver-{number}")
+                for number, port in enumerate(self._receiver_ports, start=1)
+            ),
             "receiver.internal": "localhost",
             **changes,
         }
@@ -105,6 +110,7 @@ class HAProxy(TlsProxy):
     """HAProxy with `examples/proxy/haproxy.cfg`."""
 
     program = "haproxy"
+    server = "    server receiver-1 127.0.0.1:9443 check inter 2s fall 2 rise 1"
 
     def command(self) -> list[str]:
         """Write the configuration and return how to start."""
@@ -121,6 +127,7 @@ class Nginx(TlsProxy):
     """nginx with `examples/proxy/nginx.conf`."""
 
     program = "nginx"
+    server = "        server 127.0.0.1:9443 max_fails=2 fail_timeout=4s;"
 
     def command(self) -> list[str]:
         """Write the configuration and return how to start."""

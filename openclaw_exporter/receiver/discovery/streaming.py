@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 
-FIELDS: Final = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-store")]
+FIELDS: Final = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    # nginx would otherwise keep events until a buffer of them is full.
+    (b"x-accel-buffering", b"no"),
+]
 KEEP_ALIVE_SECONDS: Final = 15.0
 SEND_SECONDS: Final = 30.0
 """How long a reader may take to make room for the next piece."""
