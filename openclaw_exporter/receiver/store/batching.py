@@ -41,8 +41,10 @@ BATCH: Final = 1024
 
 GATHER: Final = 0.002
 PACE: Final = 0.005
-"""Seconds for which arrivals gather, and between the beginnings of two batches of them. A commit costs as
-much as ten heartbeats, and none is in a hurry of milliseconds."""
+LONGEST: Final = 0.02
+"""Seconds: for which arrivals gather, and again for as long as more come; between the beginnings of two
+batches; and for which one batch gathers at most. A commit costs as much as ten heartbeats, and none is in a
+hurry of milliseconds."""
 
 _SHED_FOR: Final = 1.0
 _CENSUS_LIFE: Final = 1.0
@@ -221,8 +223,13 @@ class BatchingStore(abc.ABC):
         await self._rest()
 
     async def _pace(self) -> None:
-        """Let arrivals gather."""
-        await asyncio.sleep(max(self._gather, self._taken_at + self._pace_seconds - time.monotonic()))
+        """Let arrivals gather until none has come for a while: they all share one commit."""
+        began = time.monotonic()
+        gathered = len(self._waiting)
+        await asyncio.sleep(max(self._gather, self._taken_at + self._pace_seconds - began))
+        while gathered < len(self._waiting) < BATCH and time.monotonic() < began + LONGEST:
+            gathered = len(self._waiting)
+            await asyncio.sleep(self._gather)
         self._taken_at = time.monotonic()
 
     def _take(self) -> list[Waiting]:
