@@ -86,6 +86,16 @@ class ReceiverMetrics:
         for name, source in CensusSeries().sources.items():
             self._instruments.observe(name, partial(series, source))
 
+    def watch_shared(self, conflicts: Callable[[], int], away: Callable[[], int]) -> None:
+        """Begin to export what only a store has that receivers share.
+
+        Args:
+            conflicts: Returns how many nodes had changed when they were to be stored.
+            away: Returns how many partitions cannot be reached.
+        """
+        self._instruments.observe("openclaw.registry.store.conflict", lambda: [(conflicts(), {})])
+        self._instruments.observe("openclaw.registry.store.partition.away", lambda: [(away(), {})])
+
     def close(self) -> None:
         """Stop exporting."""
         self._instruments.close()

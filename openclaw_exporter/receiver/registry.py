@@ -223,17 +223,17 @@ class Registry:
         for node_id, state in plan.states.items():
             self._put(node_id, self.nodes.get(node_id), state, plan.moment)
 
-    def take(self, node_id: str, state: NodeState | None) -> None:
+    def take(self, node_id: str, state: NodeState | None, moment: Moment) -> None:
         """Make a state the present that was decided elsewhere, or in a plan that is not applied as a whole.
 
         Args:
             node_id: The node.
             state: Its state; its place on the wheel is set here. None: it is forgotten.
+            moment: A recent one, of no earlier interruption than any that was told.
         """
         before = self.nodes.get(node_id)
         if state is not None:
             state.bucket = -1 if before is None else before.bucket
-        moment = self.listening.read()
         self._brake.follow(moment)
         self._put(node_id, before, state, moment)
 

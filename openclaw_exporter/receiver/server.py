@@ -15,7 +15,6 @@ from openclaw_exporter.receiver.admin import Admin
 from openclaw_exporter.receiver.brake import Alarm
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.discovery.events import Hub
-from openclaw_exporter.receiver.discovery.observers import Observers
 from openclaw_exporter.receiver.discovery.reading import Reading
 from openclaw_exporter.receiver.front import STOP_SECONDS, Front
 from openclaw_exporter.receiver.listener import Listener, bind, url_of
@@ -23,10 +22,9 @@ from openclaw_exporter.receiver.liveness import Rules
 from openclaw_exporter.receiver.metrics import ReceiverMetrics
 from openclaw_exporter.receiver.pulse import Pulse
 from openclaw_exporter.receiver.quiet import quiet_handshakes
-from openclaw_exporter.receiver.safety import require_safe, store_path
+from openclaw_exporter.receiver.safety import require_safe
 from openclaw_exporter.receiver.shedding import Shedding
-from openclaw_exporter.receiver.store.embedded import EmbeddedStore
-from openclaw_exporter.receiver.store.sqlite import Database
+from openclaw_exporter.receiver.store.choice import make_store, system_of
 from openclaw_exporter.receiver.workers.crew import Crew
 
 if TYPE_CHECKING:
@@ -110,16 +108,9 @@ class Service:
         )
         limits = settings.limits
         shedding = Shedding(clock, max_lag=limits.loop_lag, readmissions=limits.readmissions)
-        self._metrics = ReceiverMetrics(meter, EmbeddedStore.system)
+        self._metrics = ReceiverMetrics(meter, system_of(settings.store.url))
         self._hub = Hub(settings.discovery.events_kept)
-        self.store = EmbeddedStore(
-            Database(store_path(settings.store.url)),
-            rules,
-            clock,
-            Observers(self._metrics, self._hub),
-            max_waiting=settings.store.max_waiting,
-            turn_away=shedding.turn_away,
-        )
+        self.store = make_store(settings.store, rules, clock, self._metrics, self._hub, shedding.turn_away)
         handlers = Reading(self.store, self._hub, settings.discovery).handlers
         self._reception: Reception = Front(settings, clock, shedding, self._metrics, self.store, handlers)
         if settings.workers > 1:

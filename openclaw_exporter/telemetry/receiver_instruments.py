@@ -27,7 +27,7 @@ TABLE: Final[tuple[Instrument, ...]] = (
         "openclaw.registry.node.count",
         "updowncounter",
         "{node}",
-        "Nodes now; every receiver exports the whole registry, so take `max by` first",
+        "Nodes now; of several receivers that share a store only the one that decides on expiry exports them",
         attributes=("openclaw.node.state", *_PLACE),
     ),
     _of_receiver(
@@ -141,6 +141,18 @@ TABLE: Final[tuple[Instrument, ...]] = (
         "One operation of the registry's store",
         attributes=("db.operation.name", "db.system.name"),
         bounds=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.5, 2.5, 5.5),
+    ),
+    _of_receiver(
+        "openclaw.registry.store.conflict",
+        "counter",
+        "{conflict}",
+        "Nodes that another receiver of a shared store had changed meanwhile; they were planned again",
+    ),
+    _of_receiver(
+        "openclaw.registry.store.partition.away",
+        "updowncounter",
+        "{partition}",
+        "Partitions of a shared store that this receiver cannot reach",
     ),
     _of_receiver("openclaw.registry.loop.lag", "gauge", "s", "How late the receiver's own loop runs"),
     _of_receiver(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -98,6 +98,16 @@ class _Ring:
     def clear(self) -> None:
         self._entries.clear()
 
+    def skip(self, number: int) -> None:
+        """Begin again, empty, at a number."""
+        self._entries.clear()
+        self.end = number
+
+    @property
+    def size(self) -> int:
+        """How many entries are kept."""
+        return self._entries.maxlen or 0
+
 
 class Filter(NamedTuple):
     """Which events somebody wants.
@@ -117,6 +127,22 @@ class Filter(NamedTuple):
 
 class OverrunError(Exception):
     """A subscriber has read too slowly: events that it should have had are gone."""
+
+
+class Told(Protocol):
+    """An event as several receivers share it."""
+
+    @property
+    def event(self) -> str:
+        """What happened."""
+
+    @property
+    def state(self) -> NodeState:
+        """The node after it."""
+
+    @property
+    def moment(self) -> Moment:
+        """When it happened."""
 
 
 class Hub:
@@ -163,6 +189,33 @@ class Hub:
         """Take in a heartbeat that changed nothing else."""
         if self._for_updates:
             self._take(self.updates, "updated", state)
+
+    @property
+    def end(self) -> int:
+        """The number of the next event."""
+        return self.ring.end
+
+    @property
+    def size(self) -> int:
+        """How many events are kept."""
+        return self.ring.size
+
+    def restart(self, run: str, begin: int) -> None:
+        """Begin with another log of events, at a number; subscribers are told of a gap."""
+        self.run = run
+        self.ring.skip(begin)
+        for subscription in self._subscribers:
+            subscription.restart()
+
+    def take(self, number: int, told: Told) -> None:
+        """Take in an event of a log that several receivers share, numbered from 1."""
+        if number <= self.ring.end:
+            return
+        if number > self.ring.end + 1:
+            self.ring.skip(number - 1)
+        self.ring.add(_Entry(told.event, told.state, told.moment))
+        for subscription in self._subscribers:
+            subscription.wake()
 
     def subscribe(self, wanted: Filter, last_id: str = "") -> Subscription:
         """Return a new subscription; it must be closed.
@@ -235,6 +288,12 @@ class Subscription:
 
     def wake(self) -> None:
         """Something has happened."""
+        self._waking.set()
+
+    def restart(self) -> None:
+        """Go on with another log."""
+        self._next = self._hub.ring.end
+        self._gap = True
         self._waking.set()
 
     def stop(self) -> None:

@@ -16,11 +16,13 @@ class Observers:
     Args:
         metrics: Counts.
         hub: What happens to nodes.
+        is_shared: Whether the store tells the hub itself, of what happens at other receivers too.
     """
 
-    def __init__(self, metrics: ReceiverMetrics, hub: Hub) -> None:
+    def __init__(self, metrics: ReceiverMetrics, hub: Hub, *, is_shared: bool = False) -> None:
         self._metrics = metrics
         self._hub = hub
+        self._is_shared = is_shared
         self.heard = metrics.heard
         self.timed = metrics.timed
         self.updated = hub.updated
@@ -33,4 +35,5 @@ class Observers:
     def happened(self, event: Event, state: NodeState) -> None:
         """Count an event and tell it."""
         self._metrics.happened(event, state)
-        self._hub.happened(event, state)
+        if not self._is_shared:
+            self._hub.happened(event, state)

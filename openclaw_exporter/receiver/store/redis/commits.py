@@ -1,0 +1,301 @@
+"""Storing a plan: each node for itself, and only where it still is what the plan took it for."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS
+from openclaw_exporter.receiver.registry import Stored
+from openclaw_exporter.receiver.store.redis.calls import Call, ShardAwayError
+from openclaw_exporter.receiver.store.redis.packing import (
+    NO_ARRIVAL,
+    last_revision,
+    next_revision,
+    node_bytes,
+    pack_arrivals,
+    pack_event,
+    pack_revision,
+    pack_state,
+    read_arrival,
+    revision_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from openclaw_exporter.receiver.liveness import Arrival, NodeState
+    from openclaw_exporter.receiver.registry import Key, KeyRow, Plan
+    from openclaw_exporter.receiver.store import Observer
+    from openclaw_exporter.receiver.store.redis.link import Link
+    from openclaw_exporter.receiver.store.redis.mirror import Mirror
+    from openclaw_exporter.receiver.store.redis.packing import Names
+
+_NONE: Final[Mapping[str, bytes]] = {}
+_NODES: Final = 200
+"""Nodes that one call may change; about 2 ms of Redis' time."""
+
+_OFTEN: Final = 1200.0
+"""Seconds between two heartbeats of a node whose arrivals' time to live need not begin anew with each: it
+does with one of eight, and is four hours."""
+
+
+class Found(NamedTuple):
+    """What was looked up.
+
+    Attributes:
+        stored: For `Registry.plan`.
+        newest: The record of the newest arrival of each node that was looked at.
+        lost: Nodes that could not be looked at.
+    """
+
+    stored: Stored
+    newest: dict[str, bytes]
+    lost: set[str]
+
+
+class Verdict(NamedTuple):
+    """What has become of a plan.
+
+    Attributes:
+        differ: Nodes that had changed meanwhile; the mirror knows them as they are now.
+        lost: Nodes that may be stored or not.
+    """
+
+    differ: set[str]
+    lost: set[str]
+
+
+class _Item(NamedTuple):
+    """One node of a commit.
+
+    Attributes:
+        node_id: The node.
+        expected: The revision that is expected; 0: it is not known.
+        state: Its new state; None: none, or it is forgotten.
+        revision: Its new revision; 0: it has none.
+        rows: Its new arrivals.
+    """
+
+    node_id: str
+    expected: int
+    state: NodeState | None
+    revision: int
+    rows: list[KeyRow]
+
+
+class Commits:
+    """See the module.
+
+    Args:
+        link: The way to Redis.
+        names: The keys.
+        mirror: What plans are made against.
+        observer: Who wants to know what happens.
+
+    Attributes:
+        conflicts: How many nodes had changed when they were to be stored.
+    """
+
+    def __init__(self, link: Link, names: Names, mirror: Mirror, observer: Observer) -> None:
+        self._link = link
+        self._names = names
+        self._mirror = mirror
+        self._observer = observer
+        self.conflicts = 0
+
+    async def lookup(self, arrivals: Iterable[Arrival]) -> Found:
+        """Read the stored arrivals of nodes of which some may be duplicates."""
+        needs = self._mirror.registry.needs_lookup
+        wanted: defaultdict[str, list[Arrival]] = defaultdict(list)
+        for arrival in arrivals:
+            if needs(arrival):
+                wanted[arrival.node_id].append(arrival)
+        digests: dict[Key, bytes] = {}
+        newest: dict[str, int] = {}
+        records: dict[str, bytes] = {}
+        lost: set[str] = set()
+        for node_id, found in zip(wanted, await self.arrivals(wanted) if wanted else (), strict=True):
+            if not isinstance(found, list):
+                lost.add(node_id)
+                continue
+            records[node_id] = found[-1] if found else NO_ARRIVAL
+            rows = self.kept(node_id, found)
+            newest[node_id] = max((row.sent_ms for row in rows), default=0)
+            sent = {arrival.sent_ms for arrival in wanted[node_id]}
+            digests.update(((node_id, row.sent_ms), row.digest) for row in rows if row.sent_ms in sent)
+        return Found(Stored(digests, newest), records, lost)
+
+    async def arrivals(self, nodes: Iterable[str]) -> list[Any]:
+        """Return the records of each node's arrivals, or an error."""
+        calls = []
+        for node_id in nodes:
+            partition = self._names.partition(node_id)
+            calls.append(Call(partition, ("LRANGE", self._names.seen(partition, node_id), 0, -1)))
+        return await self.timed("lookup", calls)
+
+    def kept(self, node_id: str, records: Sequence[bytes]) -> list[KeyRow]:
+        """Return those of a node's arrivals that are not too old to count."""
+        since = self._mirror.registry.listening.read().seconds - KEY_LIFE_SECONDS
+        rows = (read_arrival(node_id, record) for record in records)
+        return [row for row in rows if row.heard_at >= since]
+
+    async def store(
+        self, plan: Plan, newest: Mapping[str, bytes] = _NONE, duplicates: Iterable[str] = ()
+    ) -> Verdict:
+        """Store a plan, take what is stored into the mirror, and tell the observer.
+
+        Args:
+            plan: The plan; what differs or is lost is withdrawn from it.
+            newest: As `lookup` found it.
+            duplicates: Nodes that are to be told that what they sent is stored already: the replicas must
+                have it too by then.
+        """
+        items = self._items(plan)
+        calls, whose = self._calls(plan, items, newest)
+        for node_id in duplicates:
+            partition = self._names.partition(node_id)
+            calls.append(Call(partition, ("SET", self._names.mark[partition], "1")))
+            whose.append([_Item(node_id, 0, None, 0, [])])
+        self._announce(plan, items)
+        differ: set[str] = set()
+        lost: set[str] = set()
+        if calls:
+            for group, answer in zip(whose, await self.timed("commit", calls, durable=True), strict=True):
+                self._judge(group, answer, differ, lost)
+        if differ or lost:
+            plan.withdraw(differ | lost)
+        at = self._mirror.registry.listening.read()
+        for node_id, state, revision in ((item.node_id, item.state, item.revision) for item in items):
+            if revision and node_id not in differ and node_id not in lost:
+                self._mirror.settle(node_id, revision, is_stored=True)
+                self._mirror.store(node_id, state, revision, at)
+        self._tell(plan)
+        return Verdict(differ, lost)
+
+    async def timed(self, operation: str, calls: Sequence[Call], *, durable: bool = False) -> list[Any]:
+        """Run calls, and say how long they took."""
+        started = time.perf_counter()
+        try:
+            return await self._link.run(calls, durable=durable)
+        finally:
+            self._observer.timed(operation, time.perf_counter() - started)
+
+    def _items(self, plan: Plan) -> list[_Item]:
+        known = self._mirror.registry.nodes
+        rows: defaultdict[str, list[KeyRow]] = defaultdict(list)
+        for row in plan.keys.values():
+            rows[row.node_id].append(row)
+        items = []
+        seconds = plan.moment.seconds
+        for node_id, state in plan.states.items():
+            before = known.get(node_id)
+            expected = 0 if before is None else before.stored
+            if state is None:
+                items.append(_Item(node_id, expected, None, last_revision(expected), []))
+                continue
+            state.stored = next_revision(expected, seconds)
+            items.append(_Item(node_id, expected, state, state.stored, rows.pop(node_id, [])))
+        for node_id, others in rows.items():
+            before = known.get(node_id)
+            items.append(_Item(node_id, 0 if before is None else before.stored, None, 0, others))
+        return items
+
+    def _calls(
+        self, plan: Plan, items: list[_Item], newest: Mapping[str, bytes]
+    ) -> tuple[list[Call], list[list[_Item]]]:
+        partition_of = self._names.partition
+        by_partition: defaultdict[int, list[_Item]] = defaultdict(list)
+        for item in items:
+            by_partition[partition_of(item.node_id)].append(item)
+        events: defaultdict[str, list[bytes]] = defaultdict(list)
+        for event, state in plan.events:
+            events[state.node_id].append(pack_event(event, state, plan.moment))
+        heard = {state.node_id for state in plan.updated}
+        heard -= events.keys()
+        often = {life.node_id for life in plan.lives if life.gap is not None and life.gap < _OFTEN}
+        calls: list[Call] = []
+        whose: list[list[_Item]] = []
+        before = max(0, round((plan.moment.seconds - KEY_LIFE_SECONDS) * 1000))
+        for partition, group in by_partition.items():
+            for start in range(0, len(group), _NODES):
+                some = group[start : start + _NODES]
+                calls.append(self._call(partition, some, newest, events, heard, often, before))
+                whose.append(some)
+        return calls, whose
+
+    def _call(
+        self,
+        partition: int,
+        items: list[_Item],
+        newest: Mapping[str, bytes],
+        events: dict[str, list[bytes]],
+        heard: set[str],
+        often: set[str],
+        before: int,
+    ) -> Call:
+        names = self._names
+        keys: list[str] = [names.nodes[partition], names.changes[partition], names.outbox[partition]]
+        words: list[bytes | int] = [len(items), before]
+        told: list[bytes | int] = []
+        for index, item in enumerate(items, start=1):
+            node_id, expected, state, revision, rows = item
+            keys.append(names.seen(partition, node_id))
+            blob = b""
+            if state is not None:
+                blob = pack_state(state, is_heard=node_id in heard)
+            elif revision:
+                blob = pack_revision(revision)
+            words += (
+                node_bytes(node_id),
+                pack_revision(expected),
+                blob,
+                pack_arrivals(rows),
+                newest.get(node_id, b"") if rows else b"",
+                b"" if node_id in often else b"now",
+            )
+            for event in events.get(node_id, ()):
+                told += (index, event)
+        script = self._link.script("commit")
+        return Call(partition, ("EVALSHA", script, len(keys), *keys, *words, *told))
+
+    def _announce(self, plan: Plan, items: list[_Item]) -> None:
+        """Say what is sent, so that it is counted once even where the answer does not come."""
+        if not plan.events:
+            return
+        events: defaultdict[str, list[Any]] = defaultdict(list)
+        for event, state in plan.events:
+            events[state.node_id].append((event, state))
+        for item in items:
+            if item.node_id in events:
+                self._mirror.send(item.node_id, item.revision, events[item.node_id])
+
+    def _judge(self, items: list[_Item], answer: Any, differ: set[str], lost: set[str]) -> None:
+        """Read what has become of some nodes."""
+        if isinstance(answer, Exception):
+            for item in items:
+                lost.add(item.node_id)
+                if isinstance(answer, ShardAwayError) and not answer.ambiguous:
+                    self._mirror.settle(item.node_id, item.revision, is_stored=False)
+            return
+        if not isinstance(answer, list):
+            return
+        at = self._mirror.registry.listening.read()
+        for index, blob in zip(answer[::2], answer[1::2], strict=True):
+            item = items[index - 1]
+            if item.revision and revision_of(blob) == item.revision:
+                # The call was executed twice.
+                continue
+            self.conflicts += 1
+            differ.add(item.node_id)
+            self._mirror.settle(item.node_id, item.revision, is_stored=False)
+            self._mirror.correct(item.node_id, blob, item.expected, at)
+
+    def _tell(self, plan: Plan) -> None:
+        observer = self._observer
+        for _, gap, skew_ms in plan.lives:
+            observer.heard(gap, skew_ms)
+        if observer.wants_updates:
+            for state in plan.updated:
+                observer.updated(state)

@@ -1,0 +1,155 @@
+"""What has to happen at once in Redis, as Lua scripts. All keys of one call have one hash tag.
+
+Effects are replicated, not scripts, so `TIME` may be asked. No script does more than a few milliseconds of
+work.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+COMMIT: Final = """
+-- Compare and set: each node for itself, as long as it is what the receiver took it for.
+-- KEYS: nodes, changes, outbox; then for each node its arrivals
+-- ARGV: how many nodes; the listening time (ms) before which arrivals are too old to keep; for each node:
+--       id, revision expected ('': none), new state ('': none, a revision alone: forget it),
+--       new arrivals (of one size), newest arrival expected ('': any, '-': none),
+--       'now': let the arrivals' time to live begin anew ('': now and then is enough, the node beats often);
+--       then the events: index of their node, event
+-- Returns those that were something else: index, state that is there or ''
+local SIZE, FIELDS, FIRST, LIFE = 73, 6, 3, 14400
+local count, before = tonumber(ARGV[1]), tonumber(ARGV[2])
+local ids = {}
+for i = 1, count do ids[i] = ARGV[FIRST + FIELDS * (i - 1)] end
+local present = redis.call('HMGET', KEYS[1], unpack(ids))
+local differ, stored, states, gone, told = {}, {}, {}, {}, {}
+for i = 1, count do
+  local at = FIRST + FIELDS * (i - 1)
+  local state, arrivals, newest, seen = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], KEYS[3 + i]
+  local is_same = (present[i] and string.sub(present[i], 1, 8) or '') == ARGV[at + 1]
+  if is_same and newest ~= '' then
+    is_same = (redis.call('LINDEX', seen, -1) or '-') == newest
+  end
+  if is_same then
+    stored[i] = true
+    if #state == 8 then
+      gone[#gone + 1] = ids[i]
+      redis.call('UNLINK', seen)
+    elseif state ~= '' then
+      states[#states + 1] = ids[i]
+      states[#states + 1] = state
+    end
+    if state ~= '' then
+      told[#told + 1] = ids[i]
+      told[#told + 1] = state
+    end
+    if arrivals ~= '' then
+      local length
+      for from = 1, #arrivals, SIZE do
+        length = redis.call('RPUSH', seen, string.sub(arrivals, from, from + SIZE - 1))
+      end
+      if length % 8 == 1 or ARGV[at + 5] ~= '' then redis.call('EXPIRE', seen, LIFE) end
+      if length % 16 == 0 then
+        for _ = 1, 64 do
+          local a, b, c, d, e, f = string.byte(redis.call('LINDEX', seen, 0), 3, 8)
+          if ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f >= before then break end
+          redis.call('LPOP', seen)
+        end
+      end
+    end
+  else
+    differ[#differ + 1] = i
+    differ[#differ + 1] = present[i] or ''
+  end
+end
+if #states > 0 then redis.call('HSET', KEYS[1], unpack(states)) end
+if #gone > 0 then redis.call('HDEL', KEYS[1], unpack(gone)) end
+if #told > 0 then redis.call('XADD', KEYS[2], '*', unpack(told)) end
+for i = FIRST + FIELDS * count, #ARGV, 2 do
+  if stored[tonumber(ARGV[i])] then redis.call('XADD', KEYS[3], '*', 'event', ARGV[i + 1]) end
+end
+return differ
+"""
+
+ENTER: Final = """
+-- Make what all receivers share, where it is not there.
+-- KEYS: clock; ARGV: a run's name, partitions, format, now (ms; '': Redis' own)
+local now = tonumber(ARGV[4])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+if redis.call('HSETNX', KEYS[1], 'run', ARGV[1]) == 1 then
+  redis.call('HSET', KEYS[1], 'partitions', ARGV[2], 'format', ARGV[3], 'ms', 0, 'interruption', 0,
+    'at', string.format('%d', now))
+end
+return redis.call('HMGET', KEYS[1], 'run', 'partitions', 'format')
+"""
+
+CLOCK: Final = """
+-- Let listening time pass, and give the lease on what one receiver does for all.
+-- KEYS: clock
+-- ARGV: who; now (ms; '': Redis' own); 'hears', 'returns' (hears again) or 'deaf';
+--       listening time (ms) and interruption that the receiver knows of; length of the lease (ms; 0: it wants
+--       none, -1: it gives it up)
+-- Returns run, listening time (ms), interruption, who has the lease; nothing where there is no clock
+local is = redis.call('HMGET', KEYS[1], 'run', 'ms', 'interruption', 'at', 'leader', 'until', 'whole')
+if not is[1] then return {} end
+local now = tonumber(ARGV[2])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+-- A fail-over may have lost the last moments.
+local ms = math.max(tonumber(is[2]), tonumber(ARGV[4]))
+local interruption = math.max(tonumber(is[3]), tonumber(ARGV[5]))
+local at = tonumber(is[4])
+if ARGV[3] ~= 'deaf' then
+  local passed = now - at
+  if passed < 0 or passed > 5000 or (ARGV[3] == 'returns' and passed > 1000) then
+    interruption = interruption + 1
+  else
+    ms = ms + passed
+  end
+  at = now
+end
+local leader, ends, lease, whole = is[5] or '', tonumber(is[6] or 0), tonumber(ARGV[6]), is[7]
+local hears = ARGV[3] == 'deaf' and '0' or '1'
+-- Its length tells one that was given by a clock that has gone back since.
+if ends <= now or ends - now > 60000 then leader = '' end
+-- One that does not reach everything leads as long as nobody else does.
+if lease > 0 and (leader == '' or leader == ARGV[1] or whole < hears) then
+  leader, ends, whole = ARGV[1], now + lease, hears
+elseif lease < 0 and leader == ARGV[1] then
+  leader, ends = '', 0
+end
+redis.call('HSET', KEYS[1], 'ms', string.format('%d', ms), 'interruption', interruption,
+  'at', string.format('%d', at), 'leader', leader, 'until', string.format('%d', ends),
+  'whole', whole or '0')
+return {is[1], string.format('%d', ms), interruption, leader}
+"""
+
+MOVE: Final = """
+-- Append a partition's events to the one numbered log, if nobody else did.
+-- KEYS: positions, log; ARGV: a run's name, partition, its position expected and new, how many events are
+-- kept, the events
+-- Returns the position that is there now
+local at = redis.call('HGET', KEYS[1], ARGV[2]) or '0-0'
+if at ~= ARGV[3] then return at end
+redis.call('HSETNX', KEYS[1], 'run', ARGV[1])
+for i = 6, #ARGV do
+  local number = redis.call('HINCRBY', KEYS[1], 'number', 1)
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], string.format('%d-0', number), 'event', ARGV[i])
+end
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[4])
+return ARGV[4]
+"""
+
+TRIM: Final = """
+-- Forget changes that every receiver has read.
+-- KEYS: changes; ARGV: their age in ms
+local time = redis.call('TIME')
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', string.format('%d', time[1] * 1000 - ARGV[1]))
+"""
+
+ALL: Final = {"commit": COMMIT, "enter": ENTER, "clock": CLOCK, "move": MOVE, "trim": TRIM}
