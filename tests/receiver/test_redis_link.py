@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 
 from openclaw_exporter.errors import StateError
 from openclaw_exporter.receiver.store.redis.address import Host, Target
@@ -189,6 +190,33 @@ def test_a_redis_that_hangs_is_away_until_it_answers(server: RedisServer) -> Non
             await until(link, 3)
 
     asyncio.run(main())
+
+
+def test_a_replica_that_comes_is_waited_for_from_the_first_write_on(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    (tmp_path / "replica").mkdir()
+    at = "--replicaof", "127.0.0.1", str(server.port)
+    replica = RedisServer(tmp_path / "replica", *at, "--repl-diskless-sync-delay", "0")
+
+    async def main() -> None:
+        async with linked(server, timeout=0.5) as link:
+            assert await link.run([add(link, 3)], durable=True) == [1]
+            replica.start()
+            with redis.Redis(port=server.port) as client:
+                await come_true(lambda: bool(client.execute_command("ROLE")[2]))
+            replica.freeze()
+            # Nobody has told the link of it yet; the write that only the master has is not called done.
+            (answer,) = await link.run([add(link, 3)], durable=True)
+            assert isinstance(answer, ShardAwayError)
+            assert answer.ambiguous
+            replica.thaw()
+            await until_answered(link, add(link, 3))
+
+    try:
+        asyncio.run(main())
+    finally:
+        replica.stop()
 
 
 def test_nobody_there_is_said(server: RedisServer) -> None:

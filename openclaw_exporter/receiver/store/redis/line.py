@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _INFO: Final = packed(("INFO",))
+_ROLE: Final = packed(("ROLE",))
 LEAST_VERSION: Final = (6, 2)
 """Streams trimmed by MINID, and GRANTs by subcommand, are not older."""
 _PROBE: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', 1000)"
@@ -81,6 +82,7 @@ class Line:
         self._opening = asyncio.Lock()
         self._connection: Connection | None = None
         self._wait_ms = max(1, int(target.timeout * _WAIT_SHARE * 1000))
+        self._adapts = target.replicas is None
 
     @property
     def connection(self) -> Connection | None:
@@ -102,7 +104,14 @@ class Line:
         """
         connection = self.connection or await self._open()
         wait = self._wait() if durable else b""
-        answers = await connection.ask(b"".join((*commands, wait)), len(commands) + bool(wait))
+        asks_role = durable and not wait and self._adapts
+        last = _ROLE if asks_role else wait
+        answers = await connection.ask(b"".join((*commands, last)), len(commands) + bool(last))
+        if asks_role and _has_replica(answers.pop()):
+            # One has come back since anybody looked: what was written just now it need not have yet.
+            self.needed = 1
+            wait = self._wait()
+            answers += await connection.ask(wait, 1)
         unknown = [index for index, answer in enumerate(answers) if _is(answer, "NOSCRIPT")]
         if unknown:
             # Somebody flushed the scripts; none of these calls was executed.
@@ -179,6 +188,11 @@ class Line:
                 f"{self.host}: {reached} of {self.needed} replicas have confirmed a write within "
                 f"{self._wait_ms} ms"
             )
+
+
+def _has_replica(role: Any) -> bool:
+    """Whether a master says that a replica follows it."""
+    return isinstance(role, list) and role[0] == b"master" and bool(role[2])
 
 
 def is_forbidden(answer: AnswerError) -> bool:
