@@ -33,6 +33,12 @@ class Arrive(NamedTuple):
     after: float = 0.0
 
 
+class Race(NamedTuple):
+    """Heartbeats of one node reach several receivers at once: one tuple for each of the first receivers."""
+
+    batches: tuple[tuple[Arrival, ...], ...]
+
+
 class Lose(NamedTuple):
     """As `Arrive`, but the commit fails, or its success is never heard of; all are sent again afterwards."""
 
@@ -82,11 +88,13 @@ class StepClock(NamedTuple):
     seconds: int
 
 
-Happening = Arrive | Lose | Pass | Stall | Shed | Kill | Away | StepClock
+Happening = Arrive | Race | Lose | Pass | Stall | Shed | Kill | Away | StepClock
 
 
 def steps(happening: Happening) -> int:
     """Count each heartbeat as a step, and whatever else happens as one."""
+    if isinstance(happening, Race):
+        return sum(map(len, happening.batches))
     return max(1, len(getattr(happening, "arrivals", ())))
 
 
@@ -155,6 +163,8 @@ class Fleet:
             (0.3, self._go_away),
             (0.6, self._lose),
         ]
+        if self.receivers > 1:
+            self._chances.append((5.0, self._race))
 
     def happenings(self, count: int) -> Iterator[Happening]:
         """Yield at least so many steps."""
@@ -356,6 +366,21 @@ class Fleet:
         after = self.dice.randint(0, 8) / 4
         self.now += after
         yield Arrive(self._receiver(), tuple(batch), after)
+
+    def _race(self) -> Iterator[Happening]:
+        """What a proxy sends again, a node with two processes, or a buffer beside the newest heartbeat."""
+        node = self.dice.choice(self.nodes)
+        replay = self.dice.random() < 0.4
+        some = [self._beat(node, replay=replay)]
+        some.append(self.dice.choice((some[0], self._other(some[0]), self._beat(node, replay=replay))))
+        if self.dice.random() < 0.4:
+            some.append(self._old() or some[0])
+        some = [beat for beat in some if beat.node_id == node.node_id]
+        self.dice.shuffle(some)
+        batches: list[list[Arrival]] = [[] for _ in range(self.receivers)]
+        for index, beat in enumerate(some):
+            batches[index % self.receivers].append(beat)
+        yield Race(tuple(map(tuple, batches)))
 
     def _stall(self) -> Iterator[Happening]:
         seconds = self.dice.randint(21, 400) / 4

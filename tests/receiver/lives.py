@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
 import tempfile
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from unittest import mock
 
+import redis
 from receiver.happenings import Fleet, steps
+from receiver.redis_subject import SharedRedis
 from receiver.subjects import Embedded, InlineWriter
 from receiver.trial import live_through, shortest_tail
 
 from openclaw_exporter.receiver.liveness import Rules
-from openclaw_exporter.receiver.store import embedded
+from openclaw_exporter.receiver.store import batching, embedded
 from openclaw_exporter.receiver.store.batching import BatchingStore
+from openclaw_exporter.receiver.store.redis import store as redis_store
+from support.redis import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,8 +28,7 @@ if TYPE_CHECKING:
     from receiver.happenings import Happening
     from receiver.subjects import Subject
 
-STORES: dict[str, tuple[Callable[[Path, Rules], Subject], int]] = {"embedded": (Embedded, 1)}
-"""How to make each store, and how many receivers it has."""
+STORES = ("embedded", "redis")
 
 _MEMORY = Path("/dev/shm")  # noqa: S108 - where there is one, so that no disk is waited for
 
@@ -61,27 +64,43 @@ def history_of(seed: int, count: int, receivers: int = 1) -> tuple[Setting, list
     return setting, list(fleet.happenings(count))
 
 
+def receivers_of(store: str, seed: int) -> int:
+    """Return how many receivers a history is for: of a shared registry now and then three."""
+    return 3 if store == "redis" and seed % 3 == 0 else 1
+
+
 def failure_of(store: str, seed: int, count: int) -> str | None:
     """Let a store live through a history; return what is wrong, and the shortest way there."""
-    make, receivers = STORES[store]
+    receivers = receivers_of(store, seed)
     setting, history = history_of(seed, count, receivers)
-    with (
-        tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as place,
+    with ExitStack() as stack:
+        memory = _MEMORY if _MEMORY.is_dir() else None
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory)))
         # Nothing waits for real time or another thread, and nothing is logged of thousands of faults.
-        mock.patch.object(embedded, "Writer", InlineWriter),
-        mock.patch.multiple(BatchingStore, _gather=0.0, _pace_seconds=0.0),
-        mock.patch.object(
-            logging.getLogger("openclaw_exporter.receiver.store.batching"), "disabled", new=True
-        ),
-    ):
-        numbers = itertools.count()
-
-        def fresh() -> Subject:
-            directory = Path(place) / str(next(numbers))
-            directory.mkdir()
-            return make(directory, setting.rules)
-
+        stack.enter_context(mock.patch.object(embedded, "Writer", InlineWriter))
+        stack.enter_context(mock.patch.object(redis_store, "_FOLLOW_EVERY", 1e6))
+        for kind in (BatchingStore, redis_store.RedisStore):
+            stack.enter_context(mock.patch.multiple(kind, _gather=0.0, _pace_seconds=0.0))
+        for module in (batching, redis_store):
+            stack.enter_context(mock.patch.object(module._logger, "disabled", new=True))
+        if store == "redis":
+            server = RedisServer(place)
+            server.start()
+            stack.callback(server.stop)
+            fresh = partial(_empty_redis, server, setting.rules, receivers)
+        else:
+            fresh = partial(_empty_file, place, setting.rules)
         return asyncio.run(_failure(seed, setting.rules, history, fresh))
+
+
+def _empty_redis(server: RedisServer, rules: Rules, receivers: int) -> Subject:
+    with redis.Redis(port=server.port) as client:
+        client.flushall()
+    return SharedRedis(server.url, rules, receivers)
+
+
+def _empty_file(place: Path, rules: Rules) -> Subject:
+    return Embedded(Path(tempfile.mkdtemp(dir=place)), rules)
 
 
 async def _failure(

@@ -6,7 +6,7 @@ It shares no code with the registry, and looks at every node and every key each 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -105,6 +105,12 @@ class Reference:
     nodes: dict[str, ReferenceNode] = field(default_factory=dict)
     keys: dict[str, dict[int, Key]] = field(default_factory=dict)
     events: list[tuple[str, str]] = field(default_factory=list)
+
+    def of_node(self, node_id: str) -> Reference:
+        """Return a copy of what is known of one node, to try something with."""
+        nodes = {node_id: replace(self.nodes[node_id])} if node_id in self.nodes else {}
+        keys = {node_id: dict(self.keys.get(node_id, {}))}
+        return Reference(self.rules, self.listening, self.interruptions, nodes, keys)
 
     def now(self, wall_ms: int) -> When:
         return When(self.listening, self.interruptions, wall_ms)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
-from receiver.happenings import Arrive, Away, Kill, Lose, Pass, Shed, Stall, StepClock
+from receiver.happenings import Arrive, Away, Kill, Lose, Pass, Race, Shed, Stall, StepClock
 from receiver.reference import LAPSED, Reference, When
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from receiver.happenings import Happening
-    from receiver.reference import Reply
+    from receiver.reference import ReferenceNode, Reply
     from receiver.subjects import Subject
 
     from openclaw_exporter.receiver.liveness import Arrival, NodeState, Outcome, Rules
@@ -49,6 +51,7 @@ class Trial:
         self.count = 0
         self._what: dict[type, Callable[..., Awaitable[None]]] = {
             Arrive: self.arrive,
+            Race: self.race,
             Lose: self.lose,
             Pass: self.pass_,
             Stall: self.stall,
@@ -84,6 +87,35 @@ class Trial:
             # Its clock counts what happens between two ticks of a receiver.
             await self.tick()
 
+    async def race(self, batches: Sequence[Sequence[Arrival]]) -> None:
+        """Find the order in which the receivers can have done it: there has to be one."""
+        when = self.now()
+        outcomes = await asyncio.gather(
+            *(self.subject.submit(number, batch, 0.0) for number, batch in enumerate(batches) if batch)
+        )
+        looks = await self.subject.tick()
+        arrivals = [arrival for batch in batches for arrival in batch]
+        answers = [outcome for some in outcomes for outcome in some]
+        known = (await self.subject.known(0)).get(arrivals[0].node_id)
+        allowed = [self.reference.intervals(arrival) for arrival in arrivals]
+        for order in itertools.permutations(range(len(arrivals))):
+            tried = self.reference.of_node(arrivals[0].node_id)
+            replies = {}
+            for place in order:
+                outcome = answers[place]
+                assert outcome is not None, "a heartbeat was refused although the store is there"
+                replies[place] = tried.arrive(arrivals[place], when, outcome.interval)
+            if all(replies[place].kind == answers[place].kind for place in order) and _is_same(tried, known):
+                break
+        else:
+            message = f"no order explains {answers} of {arrivals} and {known}"
+            raise AssertionError(message)
+        for place in order:
+            reply = self.reference.arrive(arrivals[place], when, answers[place].interval)
+            assert reply.kind != "recorded" or reply.interval in allowed[place]
+        if looks:
+            self.reference.look(self.clock.wall_ms())
+
     def answered(
         self, arrivals: Sequence[Arrival], outcomes: Sequence[Outcome | None], moments: Sequence[When]
     ) -> None:
@@ -118,19 +150,19 @@ class Trial:
     async def stall(self, receiver: int, seconds: float) -> None:
         await self.subject.align()
         await self._without(receiver, seconds)
-        await self._interrupted()
+        await self._interrupted(self._alone(seconds))
 
     async def shed(self, receiver: int) -> None:
         await self.subject.align()
         self.subject.shed(receiver)
         self.clock.pass_(1.0)
-        await self._interrupted()
+        await self._interrupted(self._alone(1.0))
 
     async def kill(self, receiver: int, down: float) -> None:
         await self.subject.align()
         await self.subject.kill(receiver)
         await self._without(receiver, down)
-        await self._restart(receiver)
+        await self._restart(receiver, self._alone(down))
 
     async def away(self, seconds: float, receiver: int, arrivals: Sequence[Arrival]) -> None:
         await self.subject.align()
@@ -139,7 +171,7 @@ class Trial:
         assert set(outcomes) == {None}, f"answered {outcomes} although the store was away"
         await self._pass_unheard(seconds)
         self.subject.bring_back()
-        await self._reach()
+        await self._reach(seconds)
         await self.arrive(receiver, arrivals)
 
     async def lose(self, receiver: int, arrivals: Sequence[Arrival], fate: str, away: float) -> None:
@@ -158,12 +190,12 @@ class Trial:
             else:
                 await self._pass_unheard(away)
             self.subject.bring_back()
-            await self._restart(receiver, kept)
-            await self._reach()
+            await self._restart(receiver, away, kept)
+            await self._reach(0.0)
         else:
             await self._pass_unheard(away)
             self.subject.bring_back()
-            await self._reach(kept)
+            await self._reach(away, kept)
         await self.arrive(receiver, arrivals)
 
     async def _keep(self, receiver: int, arrivals: Sequence[Arrival], when: When, fate: str) -> None:
@@ -216,17 +248,7 @@ class Trial:
         )
         for name, node in self.reference.nodes.items():
             state = known[name]
-            shown = (
-                state.state, state.first_seen_ms, state.last_seen_ms, state.heard_at, state.interruption,
-                state.interval, state.answered, state.skew_ms, state.payload, state.sent_ms,
-                (state.epoch, state.number),
-                *((state.lapsed_at, state.lapsed_ms) if state.state in LAPSED else (0.0, 0)),
-            )  # fmt: skip
-            expected = (
-                node.state, node.first_seen, node.last_seen, node.heard_at, node.interruptions,
-                node.interval, node.answered, node.skew_ms, node.content, node.content_ms,
-                node.sequence or (-1, -1), node.ended_at, node.ended_ms,
-            )  # fmt: skip
+            shown, expected = _shown(state), _expected(node)
             assert shown == expected, _differ("the state", name, shown, expected)
             assert node.last_seen >= self.last_seen.get(name, 0), f"last_seen of {name} went back"
         self.last_seen = {name: node.last_seen for name, node in self.reference.nodes.items()}
@@ -237,6 +259,10 @@ class Trial:
         assert len(kept) == len(rows), f"a key of {name} is there twice"
         expected = {sent_ms: tuple(key) for sent_ms, key in self.reference.history(name).items()}
         assert kept == expected, _differ("the history", name, kept, expected)
+
+    def _alone(self, seconds: float) -> float:
+        """Return for how long nobody hears while one receiver does not."""
+        return seconds if self.subject.receivers == 1 else 0.0
 
     async def _without(self, receiver: int, seconds: float) -> None:
         """Let time pass in which one receiver hears nothing."""
@@ -257,7 +283,7 @@ class Trial:
             self.clock.pass_(1.0)
             await self.subject.tick()
 
-    async def _restart(self, receiver: int, kept: Kept | None = None) -> None:
+    async def _restart(self, receiver: int, unheard: float, kept: Kept | None = None) -> None:
         await self.subject.start(receiver)
         if kept is not None:
             await self._keep(*kept)
@@ -265,9 +291,9 @@ class Trial:
             (known,) = await self.subject.states()
             late = [name for name, node in self.reference.nodes.items() if node.state == "late"]
             self.reference.lose_lateness(name for name in late if known[name].state == "up")
-        await self._interrupted(lost=1.0)
+        await self._interrupted(unheard, lost=1.0)
 
-    async def _reach(self, kept: Kept | None = None) -> None:
+    async def _reach(self, unheard: float, kept: Kept | None = None) -> None:
         """Wait until a store that is there again is used again."""
         waited = 0
         while not self.subject.available():
@@ -277,24 +303,54 @@ class Trial:
             waited += 1
         if kept is not None:
             await self._keep(*kept)
-        await self._interrupted()
+        await self._interrupted(unheard + waited)
 
-    async def _interrupted(self, *, lost: float = 0.0) -> None:
+    async def _interrupted(self, unheard: float, *, lost: float = 0.0) -> None:
         """Take over how far listening time came through an interruption, having checked its bounds.
 
         Args:
+            unheard: For how long no receiver heard, seconds.
             lost: How much of what was heard before may be lost with a receiver, seconds.
         """
         looks = await self.subject.tick()
         moment, reference = self.subject.moment(), self.reference
-        # Nobody hears that a receiver that shares its clock was away for a second.
-        most = reference.listening + (1.0 if self.subject.is_shared else 0.0)
+        # Where receivers share a clock a second in which nobody told it the time may be one of listening.
+        unnoticed = 1.0 if self.subject.is_shared else 0.0
+        most = reference.listening + unnoticed
         least = reference.listening - (0.0 if self.subject.is_shared else lost) if reference.nodes else 0.0
         assert least <= moment.seconds <= most, f"{moment.seconds} is not within {least} and {most}"
-        assert moment.interruption >= reference.interruptions
+        assert moment.interruption >= reference.interruptions + (unheard > unnoticed)
         reference.listening, reference.interruptions = moment.seconds, moment.interruption
         if looks:
             reference.look(self.clock.wall_ms())
+
+
+def _is_same(tried: Reference, known: NodeState | None) -> bool:
+    """Whether what is known of a node is what has come of a try."""
+    if known is None or not tried.nodes:
+        return known is None and not tried.nodes
+    (node,) = tried.nodes.values()
+    # What it is may have changed with the time.
+    return _shown(known)[3:] == _expected(node)[3:]
+
+
+def _shown(state: NodeState) -> tuple[object, ...]:
+    """Return what a registry knows of a node."""
+    lapsed = (state.lapsed_at, state.lapsed_ms) if state.state in LAPSED else (0.0, 0)
+    return (
+        state.state, *lapsed, state.first_seen_ms, state.last_seen_ms, state.heard_at, state.interruption,
+        state.interval, state.answered, state.skew_ms, state.payload, state.sent_ms,
+        (state.epoch, state.number),
+    )  # fmt: skip
+
+
+def _expected(node: ReferenceNode) -> tuple[object, ...]:
+    """Return the same by the reference."""
+    return (
+        node.state, node.ended_at, node.ended_ms, node.first_seen, node.last_seen, node.heard_at,
+        node.interruptions, node.interval, node.answered, node.skew_ms, node.content, node.content_ms,
+        node.sequence or (-1, -1),
+    )  # fmt: skip
 
 
 def _by_node(events: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
