@@ -9,9 +9,9 @@ import ssl
 from dataclasses import dataclass
 from typing import Final
 
-import httpcore
 import msgspec
 
+from openclaw_exporter.client.exchange import ProtocolError, TimedOutError
 from openclaw_exporter.wire.problems import TYPE_PREFIX
 
 
@@ -84,14 +84,12 @@ def failure_of(error: Exception) -> str:
     causes = tuple(_causes(error))
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return "dns"
-    if isinstance(error, httpcore.TimeoutException) or any(
-        isinstance(cause, TimeoutError) for cause in causes
-    ):
+    if any(isinstance(cause, (TimedOutError, TimeoutError)) for cause in causes):
         return "timeout"
     # An end of file within TLS is a peer that went away, not one that refuses.
     if any(isinstance(cause, ssl.SSLError) and not _is_eof(cause) for cause in causes):
         return "tls"
-    if isinstance(error, httpcore.ProtocolError) and not _is_disconnect(error):
+    if isinstance(error, ProtocolError):
         return "protocol"
     return "connection"
 
@@ -138,16 +136,9 @@ def _causes(error: BaseException) -> list[BaseException]:
     following: BaseException | None = error
     while following is not None and following not in found:
         found.append(following)
-        # httpcore raises `from None`, but hands the original over as the argument.
-        original = following.args[0] if following.args else None
-        handed_over = original if isinstance(original, BaseException) else None
-        following = following.__cause__ or following.__context__ or handed_over
+        following = following.__cause__ or following.__context__
     return found
 
 
 def _is_eof(error: BaseException) -> bool:
     return isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
-
-
-def _is_disconnect(error: Exception) -> bool:
-    return isinstance(error, httpcore.RemoteProtocolError) and "disconnected" in str(error)

@@ -7,10 +7,9 @@ import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import httpcore
-
 from openclaw_exporter import __version__
 from openclaw_exporter.client.answers import Delivery, Outcome, failure_of, outcome_of, reason_of, why
+from openclaw_exporter.client.exchange import BrokenError, ProtocolError, Request
 from openclaw_exporter.client.pacing import parse_http_date, parse_retry_after
 from openclaw_exporter.client.settings import publish_url
 from openclaw_exporter.client.transport import NO_ANSWER, KeptTransport
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
     from openclaw_exporter.client.bearer import Bearer
     from openclaw_exporter.client.clock import Clock
     from openclaw_exporter.client.credentials import Tls, Validity
+    from openclaw_exporter.client.exchange import Response, Transport
     from openclaw_exporter.client.metrics import PublisherMetrics
     from openclaw_exporter.client.outgoing import Outgoing
     from openclaw_exporter.client.settings import ClientSettings
-    from openclaw_exporter.client.transport import Transport
     from openclaw_exporter.logs import Episodes
 
 MAX_ANSWER_BYTES: Final = 65_536
@@ -35,7 +34,7 @@ MOST_OFFSET: Final = 25 * 3600.0
 
 _REPLAY: Final = {headers.REPLAY: headers.REPLAYED}
 _DRAINING: Final = {headers.STATE: headers.DRAINING}
-_STALE: Final = (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError)
+_STALE: Final = (BrokenError, ProtocolError)
 
 
 class Courier:
@@ -69,8 +68,9 @@ class Courier:
         transport: Transport | None = None,
     ) -> None:
         self._settings = settings
-        self._url = httpcore.URL(publish_url(settings.endpoint))
-        self._host = urlsplit(settings.endpoint).netloc
+        self._url = publish_url(settings.endpoint)
+        parts = urlsplit(self._url)
+        self._host, self._target = parts.netloc, parts.path
         self._node_id = node_id
         self._tls = tls
         self._bearer = bearer
@@ -144,7 +144,7 @@ class Courier:
             self.successes += 1
         return delivery
 
-    def _request(self, outgoing: Outgoing, extra: Mapping[str, str]) -> httpcore.Request:
+    def _request(self, outgoing: Outgoing, extra: Mapping[str, str]) -> Request:
         settings = self._settings
         token = self._bearer.token(self._tls.current.thumbprint)
         sent = {
@@ -161,15 +161,17 @@ class Courier:
             **extra,
         }
         # With every attempt anew: a signature is good for minutes, a buffered heartbeat for days.
-        sent |= self._bearer.sign(sent, path=self._url.target.decode(), body=outgoing.body)
-        waits = {"connect": settings.connect_timeout, "pool": settings.connect_timeout}
-        waits |= {"read": settings.timeout, "write": settings.timeout}
-        fields = [(name.encode(), value.encode()) for name, value in sent.items()]
-        return httpcore.Request(
-            "POST", self._url, headers=fields, content=outgoing.body, extensions={"timeout": waits}
+        sent |= self._bearer.sign(sent, path=self._target, body=outgoing.body)
+        return Request(
+            "POST",
+            self._target,
+            sent,
+            outgoing.body,
+            connect_timeout=settings.connect_timeout,
+            silence=settings.timeout,
         )
 
-    def _exchange(self, request: httpcore.Request, ends: float | None) -> tuple[httpcore.Response, bytes]:
+    def _exchange(self, request: Request, ends: float | None) -> tuple[Response, bytes]:
         """Send a request and read its answer; raise one of `NO_ANSWER` where there is none."""
         if self._given is not None:
             return _converse(self._given, request)
@@ -191,7 +193,8 @@ class Courier:
         if self._kept is None:
             # Kept from beat to beat, whatever the interval in force.
             keep = 2.0 * self._settings.max_interval
-            self._kept = KeptTransport(self._tls.current.context, keep=keep, proxy=self._settings.proxy)
+            context, proxy = self._tls.current.context, self._settings.proxy
+            self._kept = KeptTransport(self._url, context, keep=keep, proxy=proxy)
         return self._kept
 
     def _failure(self, error: Exception) -> Delivery:
@@ -205,9 +208,9 @@ class Courier:
             reason = "closed without an answer, as by a receiver that refuses the certificate"
         return Delivery(Outcome.BACKOFF, error_type=kind, reason=reason)
 
-    def _verdict(self, response: httpcore.Response, body: bytes) -> Delivery:
+    def _verdict(self, response: Response, body: bytes) -> Delivery:
         status = response.status
-        fields = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+        fields = {name.lower(): value.decode("latin-1") for name, value in response.fields}
         outcome = outcome_of(status)
         wall = self._clock.wall()
         date = parse_http_date(fields.get(b"date"))
@@ -238,7 +241,7 @@ class Courier:
         return offset
 
 
-def _converse(transport: Transport, request: httpcore.Request) -> tuple[httpcore.Response, bytes]:
+def _converse(transport: Transport, request: Request) -> tuple[Response, bytes]:
     response = transport.handle_request(request)
     try:
         return response, _read(response)
@@ -249,11 +252,11 @@ def _converse(transport: Transport, request: httpcore.Request) -> tuple[httpcore
             logging.getLogger(__name__).debug("the connection was lost after the answer")
 
 
-def _read(response: httpcore.Response) -> bytes:
+def _read(response: Response) -> bytes:
     """Return the answer's body as far as it came: the status alone decides."""
     body = b""
     try:
-        for part in response.iter_stream():
+        for part in response.pieces():
             body += part
             if len(body) > MAX_ANSWER_BYTES:
                 return b""

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-import httpcore
 import msgspec
 
 from openclaw_exporter import __version__
 from openclaw_exporter.client.answers import failure_of, why
 from openclaw_exporter.client.credentials import TlsFiles
+from openclaw_exporter.client.exchange import Request
 from openclaw_exporter.client.settings import TlsSettings
 from openclaw_exporter.client.transport import NO_ANSWER, KeptTransport
 from openclaw_exporter.errors import OpenClawError, UserError
@@ -114,7 +114,7 @@ class Line:
             response = kept.handle_request(self._request(target, fields, silence=MAX_SILENCE))
             if response.status != _OK:
                 raise refusal(self.base, response.status, response.read())
-            yield from response.iter_stream()
+            yield from response.pieces()
         except NO_ANSWER as error:
             raise self._silence(error) from error
         finally:
@@ -135,18 +135,16 @@ class Line:
     def _connect(self) -> KeptTransport:
         if self._tls is not None:
             self._tls.refresh("")
-        return KeptTransport(None if self._tls is None else self._tls.current.context, keep=_KEEP_SECONDS)
+        context = None if self._tls is None else self._tls.current.context
+        return KeptTransport(self.base, context, keep=_KEEP_SECONDS)
 
     def _silence(self, error: Exception) -> RegistryError:
         text = why(error) or str(error) or failure_of(error)
         return RegistryError(f"{self.base} does not answer: {text}")
 
-    def _request(self, target: str, fields: Mapping[str, str], *, silence: float) -> httpcore.Request:
+    def _request(self, target: str, fields: Mapping[str, str], *, silence: float) -> Request:
         sent = {"Host": self._host, "User-Agent": f"openclaw-exporter/{__version__}", **fields}
-        waits = dict.fromkeys(("connect", "pool", "write"), self._timeout) | {"read": silence}
-        return httpcore.Request(
-            "GET", f"{self.base}{target}", headers=list(sent.items()), extensions={"timeout": waits}
-        )
+        return Request("GET", target, sent, connect_timeout=self._timeout, silence=silence)
 
     def _converse(self, kept: KeptTransport, target: str) -> tuple[int, bytes]:
         request = self._request(target, {"Accept": _JSON}, silence=self._timeout)
@@ -154,7 +152,7 @@ class Line:
         response = kept.handle_request(request)
         try:
             body = bytearray()
-            for piece in response.iter_stream():
+            for piece in response.pieces():
                 body += piece
                 if len(body) > MAX_ANSWER_BYTES:
                     raise RegistryError(f"{self.base} answered more than {MAX_ANSWER_BYTES} bytes")

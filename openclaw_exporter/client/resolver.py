@@ -7,7 +7,7 @@ import socket
 import threading
 from typing import Final
 
-import httpcore
+from openclaw_exporter.client.exchange import TimedOutError, UnreachableError
 
 _NAME: Final = "openclaw-resolver"
 
@@ -26,8 +26,8 @@ class Resolver:
         """Return the host's addresses, the preferred one first.
 
         Raises:
-            httpcore.ConnectTimeout: No answer in time. The look-up goes on, and the next call waits for it.
-            httpcore.ConnectError: There is no such name.
+            TimedOutError: No answer in time. The look-up goes on, and the next call waits for it.
+            UnreachableError: There is no such name.
         """
         if _is_address(host):
             return [host]
@@ -36,10 +36,10 @@ class Resolver:
             lookup = self._pending = _Lookup(host, port)
             threading.Thread(target=lookup.run, name=_NAME, daemon=True).start()
         if not lookup.done.wait(timeout):
-            raise httpcore.ConnectTimeout(f"{host} is still being looked up")
+            raise TimedOutError(f"{host} is still being looked up")
         self._pending = None
         if lookup.error is not None:
-            raise httpcore.ConnectError(lookup.error) from lookup.error
+            raise UnreachableError(lookup.error) from lookup.error
         return lookup.addresses
 
 

@@ -1,175 +1,180 @@
-"""One kept HTTP/1.1 connection with one deadline for a whole exchange.
+"""One kept HTTP/1.1 connection: h11 reads and writes, the sockets are ours.
 
-httpcore limits each connect, write and read, but not their sum: a peer that sends a byte now and
-then would hold a heartbeat for ever. The network backend here clips every operation to what is left of the
-exchange, and lets another thread cut an exchange short.
+httpx and its httpcore would do it, but import three times as much, and limit each operation instead of the
+exchange.
 """
 
 from __future__ import annotations
 
-import math
-import socket
-import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-import httpcore
+import h11
 
-from openclaw_exporter.client.resolver import Resolver
+from openclaw_exporter.client.exchange import (
+    BrokenError,
+    NoAnswerError,
+    ProtocolError,
+    ProxyError,
+    Request,
+    Response,
+    Transport,
+)
+from openclaw_exporter.client.network import Network
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
+    from collections.abc import Iterator
 
+    from openclaw_exporter.client.network import Stream
 
-class Transport(Protocol):
-    """What sends requests: a `KeptTransport`, or whatever stands in for one."""
+__all__ = ["NO_ANSWER", "KeptTransport", "Transport"]
 
-    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        """Send a request and return the answer, its body not read yet; raise one of `NO_ANSWER`."""
-        ...
-
-
-NO_ANSWER: Final = (
-    httpcore.TimeoutException,
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
-    httpcore.ProxyError,
-    OSError,
-)
+NO_ANSWER: Final = (NoAnswerError, OSError)
 """What `handle_request` raises where there is no answer."""
 
-
-class Network(httpcore.NetworkBackend):
-    """Sockets whose every operation ends at the deadline of the exchange.
-
-    Attributes:
-        deadline: Seconds of `time.monotonic`.
-        connections: How many connections were opened so far.
-        aborted: Whether another thread cut the connection.
-    """
-
-    def __init__(self) -> None:
-        self._inner = httpcore.SyncBackend()
-        self._resolver = Resolver()
-        self._socket: socket.socket | None = None
-        self._connected_by = math.inf
-        self.deadline = math.inf
-        self.connections = 0
-        self.aborted = False
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Connect to the first of the host's addresses that answers; all of them share the timeout."""
-        self.connections += 1
-        self._connected_by = min(self.deadline, time.monotonic() + (math.inf if timeout is None else timeout))
-        addresses = self._resolver.resolve(host, port, self._left_to_connect())
-        failure: Exception = httpcore.ConnectError(f"{host} has no address")
-        for index, address in enumerate(addresses):
-            # An address that drops everything leaves the others their share.
-            share = self._left_to_connect() / (len(addresses) - index)
-            try:
-                stream = self._inner.connect_tcp(address, port, share, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                failure = error
-                continue
-            self._socket = stream.get_extra_info("socket")
-            return _Stream(stream, self)
-        raise failure
-
-    def _left_to_connect(self) -> float:
-        left = min(self._connected_by - time.monotonic(), threading.TIMEOUT_MAX)
-        if left <= 0:
-            raise httpcore.ConnectTimeout
-        return left
-
-    def clip(self, timeout: float | None, *, connecting: bool = False) -> float | None:
-        """Return the seconds that one operation may take.
-
-        Raises:
-            httpcore.ReadTimeout: The exchange's time is over.
-        """
-        deadline = self._connected_by if connecting else self.deadline
-        if deadline == math.inf:
-            return timeout
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise httpcore.ConnectTimeout if connecting else httpcore.ReadTimeout
-        return left if timeout is None else min(timeout, left)
-
-    def secured(self, secured: socket.socket | None) -> None:
-        """Note the connection's socket after its TLS handshake."""
-        self._socket = secured
-
-    def abort(self) -> None:
-        """Cut the connection, so that whatever waits for it fails at once. For another thread to call."""
-        self.aborted = True
-        connected = self._socket
-        if connected is not None:
-            try:
-                # The plain socket's method: that of SSLSocket would take its state from under the reader.
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)
-            except OSError:
-                return
-
-
-class _Stream(httpcore.NetworkStream):
-    def __init__(self, inner: httpcore.NetworkStream, network: Network) -> None:
-        self._inner = inner
-        self._network = network
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._inner.read(max_bytes, self._network.clip(timeout))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._inner.write(buffer, self._network.clip(timeout))
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        left = self._network.clip(timeout, connecting=True)
-        secured = self._inner.start_tls(ssl_context, server_hostname, left)
-        self._network.secured(secured.get_extra_info("socket"))
-        return _Stream(secured, self._network)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
+_PORTS: Final = {"http": 80, "https": 443}
+_MAX_HEADER: Final = 100 * 1024
+_SWITCHED: Final = 101
 
 
 class KeptTransport:
-    """One connection to the receiver, kept between requests.
+    """One connection to the receiver, kept between requests. For one thread at a time.
 
     Args:
+        url: Where the receiver is.
         context: How to authenticate the receiver, and this node to it; None for `http://` alone.
         keep: Seconds for which an idle connection is kept.
-        proxy: URL of an HTTP proxy; empty for none.
+        proxy: URL of an HTTP proxy that is asked for a tunnel; empty for none.
     """
 
-    def __init__(self, context: ssl.SSLContext | None, *, keep: float, proxy: str = "") -> None:
+    def __init__(self, url: str, context: ssl.SSLContext | None, *, keep: float, proxy: str = "") -> None:
         self.network = Network()
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context,
-            proxy=httpcore.Proxy(proxy) if proxy else None,
-            max_connections=1,
-            keepalive_expiry=keep,
-            http1=True,
-            http2=False,
-            network_backend=self.network,
-        )
+        self._host, self._port = _place(url)
+        self._proxy = _place(proxy) if proxy else None
+        self._context = context if urlsplit(url).scheme == "https" else None
+        self._keep = keep
+        self._connection: _Connection | None = None
+        if self._context is not None:
+            self._context.set_alpn_protocols(["http/1.1"])
 
-    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+    def handle_request(self, request: Request) -> Response:
         """Send a request and return the answer, its body not read yet; raise one of `NO_ANSWER`."""
-        return self._pool.handle_request(request)
+        connection = self._connection
+        if connection is None or not connection.usable:
+            self.close()
+            connection = self._connection = self._connect(request.connect_timeout)
+        return connection.exchange(request)
 
     def close(self) -> None:
         """Close the connection."""
-        self._pool.close()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self, timeout: float) -> _Connection:
+        stream = self.network.connect(*(self._proxy or (self._host, self._port)), timeout)
+        if self._proxy is not None:
+            self._tunnel(stream, timeout)
+        if self._context is not None:
+            stream = self.network.secure(stream, self._context, self._host)
+        return _Connection(stream, self._keep)
+
+    def _tunnel(self, stream: Stream, timeout: float) -> None:
+        """Ask the proxy for the way to the receiver (RFC 9110, 9.3.6)."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        target = f"{host}:{self._port}"
+        asked = Request("CONNECT", target, {"Host": target, "Accept": "*/*"}, silence=timeout)
+        answer = _Connection(stream, self._keep).exchange(asked)
+        if not 200 <= answer.status < 300:  # noqa: PLR2004 - the classes of RFC 9110 are known by their numbers
+            stream.close()
+            raise ProxyError(str(answer.status))
+
+
+class _Connection:
+    """HTTP/1.1 over one stream."""
+
+    def __init__(self, stream: Stream, keep: float) -> None:
+        self._stream = stream
+        self._keep = keep
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEADER)
+        self._idle_until = time.monotonic() + keep
+        self._is_busy = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may go out: nothing is under way, it is not too old, and the peer is there."""
+        return not self._is_busy and time.monotonic() <= self._idle_until and not self._stream.has_news()
+
+    def exchange(self, request: Request) -> Response:
+        """Send a request and read the head of its answer."""
+        self._is_busy = True
+        try:
+            self._send(request)
+            head = self._head(request.silence)
+        except BaseException:
+            self.close()
+            raise
+        fields = list(head.headers)
+        return Response(head.status_code, fields, self._body(request.silence), self._ended)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._is_busy = True
+        self._stream.close()
+
+    def _send(self, request: Request) -> None:
+        fields = [(name.encode(), value.encode()) for name, value in request.fields.items()]
+        send = self._http.send
+        try:
+            content = send(h11.Request(method=request.method, target=request.target, headers=fields))
+            if request.body:
+                content += send(h11.Data(data=request.body))
+            content += send(h11.EndOfMessage())
+        except h11.LocalProtocolError as error:
+            raise ProtocolError(str(error)) from error
+        try:
+            self._stream.write(content, request.silence)
+        except BrokenError:
+            # A receiver may answer and close before it has read everything: the answer is still to be had.
+            return
+
+    def _head(self, silence: float) -> h11.Response | h11.InformationalResponse:
+        while True:
+            event = self._event(silence)
+            if isinstance(event, h11.Response):
+                return event
+            if isinstance(event, h11.InformationalResponse) and event.status_code == _SWITCHED:
+                return event
+
+    def _body(self, silence: float) -> Iterator[bytes]:
+        while isinstance(event := self._event(silence), h11.Data):
+            yield bytes(event.data)
+
+    def _event(self, silence: float) -> h11.Event | type[h11.PAUSED]:
+        while True:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                raise ProtocolError(str(error)) from error
+            if event is not h11.NEED_DATA:
+                return event  # type: ignore[return-value] # h11's sentinels are classes
+            content = self._stream.read(silence)
+            if not content and self._http.their_state is h11.SEND_RESPONSE:
+                raise BrokenError("the connection was closed without an answer")
+            self._http.receive_data(content)
+
+    def _ended(self) -> None:
+        """Be ready for the next exchange, or close where this one is not at its end."""
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+            self._idle_until = time.monotonic() + self._keep
+            self._is_busy = False
+        else:
+            self.close()
+
+
+def _place(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)

@@ -11,7 +11,6 @@ import time
 import warnings
 from typing import TYPE_CHECKING
 
-import httpcore
 import pytest
 from client.relay import Relay
 from client.stub import Answer, StubReceiver
@@ -20,6 +19,13 @@ from client.virtual import SkippingClock
 from openclaw_exporter.client import Outcome
 from openclaw_exporter.client.answers import failure_of, reason_of
 from openclaw_exporter.client.courier import MAX_ANSWER_BYTES
+from openclaw_exporter.client.exchange import (
+    BrokenError,
+    ProtocolError,
+    ProxyError,
+    TimedOutError,
+    UnreachableError,
+)
 from support.ports import free_port
 
 if TYPE_CHECKING:
@@ -327,12 +333,11 @@ def test_an_expired_certificate_is_named(
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (httpcore.ConnectTimeout(), "timeout"),
-        (httpcore.ReadTimeout(), "timeout"),
-        (httpcore.ConnectError(), "connection"),
-        (httpcore.RemoteProtocolError("Server disconnected without sending a response."), "connection"),
-        (httpcore.RemoteProtocolError("illegal status line"), "protocol"),
-        (httpcore.ProxyError("403 Forbidden"), "connection"),
+        (TimedOutError(), "timeout"),
+        (UnreachableError(), "connection"),
+        (BrokenError("the connection was closed without an answer"), "connection"),
+        (ProtocolError("illegal status line"), "protocol"),
+        (ProxyError("403"), "connection"),
         (ssl.SSLCertVerificationError(), "tls"),
         (ssl.SSLEOFError(), "connection"),
         (TimeoutError(), "timeout"),

@@ -12,7 +12,6 @@ from random import Random
 from typing import TYPE_CHECKING, ClassVar
 from uuid import uuid4
 
-import httpcore
 import pytest
 from client.virtual import Reply, VirtualClock, Wire, drive
 from hypothesis import HealthCheck, settings
@@ -33,6 +32,8 @@ from openclaw_exporter.client import (
     TlsSettings,
     TokenSettings,
 )
+from openclaw_exporter.client.exchange import Request as Sent
+from openclaw_exporter.client.exchange import TimedOutError, UnreachableError
 
 if TYPE_CHECKING:
     from client.virtual import Request
@@ -111,10 +112,10 @@ class Histories(RuleBasedStateMachine):
     def through(self, request: Request) -> Reply:
         fault = self.faults.pop(0) if self.faults else "answer"
         if fault == "refuse connection":
-            raise httpcore.ConnectError
+            raise UnreachableError
         if fault == "lost answer":
             self.receiver(request)
-            raise httpcore.ReadTimeout
+            raise TimedOutError
         if fault == "retry-after":
             return Reply(503, {"Retry-After": "40"})
         return self.receiver(request) if fault == "answer" else Reply(int(fault))
@@ -198,11 +199,7 @@ def test_histories(histories: int, pki: Pki, fast_path: Path) -> None:
 def test_the_model_tells_a_second_body_from_a_duplicate() -> None:
     model = ModelReceiver()
     wire = Wire(VirtualClock(), model)
-    request = httpcore.Request(
-        "POST", "https://x", headers={"OpenClaw-Sequence": "1.0"}, content=b'{"last_heartbeat": "a"}'
-    )
-    other = httpcore.Request(
-        "POST", "https://x", headers={"OpenClaw-Sequence": "1.1"}, content=b'{"last_heartbeat": "a", "b": 1}'
-    )
+    request = Sent("POST", "/", {"OpenClaw-Sequence": "1.0"}, b'{"last_heartbeat": "a"}')
+    other = Sent("POST", "/", {"OpenClaw-Sequence": "1.1"}, b'{"last_heartbeat": "a", "b": 1}')
     assert [wire.handle_request(sent).status for sent in (request, request, other)] == [200, 200, 409]
     assert dataclasses.asdict(wire.requests[0])["at"] == 1000.0

@@ -10,14 +10,14 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import httpcore
-
+from openclaw_exporter.client.exchange import Response, UnreachableError
 from openclaw_exporter.client.rollout import stable_fraction
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from openclaw_exporter.client import Publisher
+    from openclaw_exporter.client.exchange import Request as Sent
 
 START = 1_800_000_000.0
 
@@ -78,15 +78,14 @@ class Wire:
         self.requests: list[Request] = []
         self.takes = 0.0
 
-    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
-        headers = {name.decode().lower(): value.decode() for name, value in request.headers}
-        body = b"".join(request.stream)  # type: ignore[arg-type]
-        seen = Request(body, headers, self.clock.now)
+    def handle_request(self, request: Sent) -> Response:
+        headers = {name.lower(): value for name, value in request.fields.items()}
+        seen = Request(request.body, headers, self.clock.now)
         self.requests.append(seen)
         self.clock.now += self.takes
         reply = self.answer(seen)
         fields = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-        return httpcore.Response(reply.status, headers=fields, content=reply.body)
+        return Response(reply.status, fields, [reply.body])
 
     @property
     def live(self) -> list[Request]:
@@ -110,7 +109,7 @@ def drive(publisher: Publisher, clock: VirtualClock, seconds: float) -> None:
 
 def away(_request: Request) -> Reply:
     """Answer as a receiver that is not there."""
-    raise httpcore.ConnectError(ConnectionRefusedError(111, "Connection refused"))
+    raise UnreachableError from ConnectionRefusedError(111, "Connection refused")
 
 
 def http_date(unix: float) -> str:

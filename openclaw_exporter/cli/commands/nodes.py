@@ -61,7 +61,7 @@ def command(
     and [openclaw.tls] of a configuration. The certificate has to be a reader's. A receiver on this machine
     with --insecure-dev (http://127.0.0.1:port) asks for none.
     """
-    # They import httpcore.
+    # They import h11 and cryptography.
     from openclaw_exporter.cli import node_list  # noqa: PLC0415
     from openclaw_exporter.client import Registry, RegistryError  # noqa: PLC0415
 

@@ -9,11 +9,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-import httpcore
 import msgspec
 
 from openclaw_exporter.client import ClientSettings, Publisher, Report, TlsSettings, TokenSettings
 from openclaw_exporter.client.answers import failure_of
+from openclaw_exporter.client.exchange import BrokenError, Field, ProtocolError, Response, UnreachableError
 from openclaw_exporter.client.transport import NO_ANSWER, KeptTransport
 
 if TYPE_CHECKING:
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from openclaw_exporter.cli.load.tally import Tally
     from openclaw_exporter.cli.pki_files import PkiDirectory
     from openclaw_exporter.client import Attempt
+    from openclaw_exporter.client.exchange import Request
 
 _TIMEOUT: Final = 10.0
 _WORKERS: Final = 16
 _ACCEPTED: Final = range(200, 300)
-
-
-_Fields = list[tuple[bytes, bytes]]
 
 
 class _Body(msgspec.Struct):
@@ -71,7 +69,10 @@ class Wire:
         acknowledged: `last_heartbeat` of every heartbeat that was answered 2xx.
     """
 
-    def __init__(self, context: ssl.SSLContext, book: Book, *, keep: float, keep_alive: bool) -> None:
+    def __init__(
+        self, endpoint: str, context: ssl.SSLContext, book: Book, *, keep: float, keep_alive: bool
+    ) -> None:
+        self._endpoint = endpoint
         self._context = context
         self._book = book
         self._keep = keep
@@ -80,12 +81,12 @@ class Wire:
         self.is_cut = False
         self.acknowledged: set[str] = set()
 
-    def handle_request(self, request: httpcore.Request) -> httpcore.Response:
+    def handle_request(self, request: Request) -> Response:
         """Send a request and return the answer, its body read."""
         if self.is_cut:
             self._book.note(_count_cut)
             self.close()
-            raise httpcore.ConnectError("cut off by the load test")
+            raise UnreachableError("cut off by the load test")
         started = time.monotonic()
         try:
             status, fields, content = self._send(request)
@@ -99,7 +100,7 @@ class Wire:
         self._note_answer(request, status, content, time.monotonic() - started)
         if not self._keep_alive:
             self.close()
-        return httpcore.Response(status, headers=fields, content=content)
+        return Response(status, fields, [content])
 
     def close(self) -> None:
         """Close the connection."""
@@ -108,20 +109,20 @@ class Wire:
             kept.close()
             self._book.note(lambda tally: _count_connections(tally, kept.network.connections))
 
-    def _send(self, request: httpcore.Request) -> tuple[int, _Fields, bytes]:
+    def _send(self, request: Request) -> tuple[int, list[Field], bytes]:
         if self._kept is not None:
             try:
                 return _exchange(self._kept, request)
-            except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
+            except (BrokenError, ProtocolError):
                 # The receiver closed it meanwhile, as the publisher's own connection knows.
                 self.close()
-        self._kept = KeptTransport(self._context, keep=self._keep)
+        self._kept = KeptTransport(self._endpoint, self._context, keep=self._keep)
         return _exchange(self._kept, request)
 
-    def _note_answer(self, request: httpcore.Request, status: int, content: bytes, seconds: float) -> None:
+    def _note_answer(self, request: Request, status: int, content: bytes, seconds: float) -> None:
         accepted = status in _ACCEPTED
         if accepted:
-            self.acknowledged.add(_BODY.decode(_content(request)).last_heartbeat)
+            self.acknowledged.add(_BODY.decode(request.body).last_heartbeat)
         result = _ANSWER.decode(content).result if accepted else str(status)
 
         def note(tally: Tally) -> None:
@@ -157,7 +158,8 @@ class LoadNode:
         self._tag = tag
         self.node_id = node_id
         self.heard: deque[float] = deque(maxlen=8)
-        self.wire = Wire(context, book, keep=2.0 * plan.interval + 120, keep_alive=plan.keep_alive)
+        keep = 2.0 * plan.interval + 120
+        self.wire = Wire(plan.endpoint, context, book, keep=keep, keep_alive=plan.keep_alive)
         settings = _settings(plan, pki, certificate, key, node_id)
         self.publisher = Publisher(settings, self._report, transport=self.wire, rng=self._chance)
         self.publisher.on_beat(self._note)
@@ -210,19 +212,14 @@ def _settings(plan: Plan, pki: PkiDirectory, certificate: Path, key: Path, node_
     )
 
 
-def _exchange(kept: KeptTransport, request: httpcore.Request) -> tuple[int, _Fields, bytes]:
+def _exchange(kept: KeptTransport, request: Request) -> tuple[int, list[Field], bytes]:
     kept.network.deadline = time.monotonic() + _TIMEOUT
     response = kept.handle_request(request)
     try:
         content = response.read()
     finally:
         response.close()
-    return response.status, response.headers, content
-
-
-def _content(request: httpcore.Request) -> bytes:
-    # The publisher hands its body over whole, and httpcore makes a stream of one piece of it.
-    return b"".join(request.stream)  # type: ignore[arg-type] # a synchronous one
+    return response.status, response.fields, content
 
 
 def _count_cut(tally: Tally) -> None:
