@@ -10,11 +10,11 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.agent.pipe import ChildError, Collected, Failed, Ready, Start
-from openclaw_exporter.agent.process import Child
 from openclaw_exporter.agent.sources import Cost
 from openclaw_exporter.plugin.guard import Checked, Rejection
 
 if TYPE_CHECKING:
+    from openclaw_exporter.agent.process import Child
     from openclaw_exporter.agent.settings import ProcessSettings
     from openclaw_exporter.plugin.guard import Guard
     from openclaw_exporter.plugin.host import LoadedCollector
@@ -142,6 +142,8 @@ class ChildSource:
         return self._spawn()
 
     def _spawn(self) -> Child:
+        from openclaw_exporter.agent.process import Child  # noqa: PLC0415 - brings subprocess, only when used
+
         with self._lock:
             if self._cancelled:
                 raise ChildError("cancelled", "the agent is ending")

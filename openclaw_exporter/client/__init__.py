@@ -12,16 +12,15 @@ with Registry("https://receiver:8443", ca=…, certificate=…, key=…) as regi
         …
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from openclaw_exporter.client.answers import Outcome
 from openclaw_exporter.client.beats import Report
 from openclaw_exporter.client.clock import Clock, SystemClock
 from openclaw_exporter.client.environment import load_settings_from_env
-from openclaw_exporter.client.events import NodeEvent
 from openclaw_exporter.client.identity import resolve_node_id
-from openclaw_exporter.client.nodes import FleetCapacity, HeardHeartbeat, Node, Reported
 from openclaw_exporter.client.publisher import Publisher
-from openclaw_exporter.client.reading import RegistryError
-from openclaw_exporter.client.registry import Registry
 from openclaw_exporter.client.results import Attempt, Stats
 from openclaw_exporter.client.rollout import in_rollout
 from openclaw_exporter.client.settings import (
@@ -32,6 +31,12 @@ from openclaw_exporter.client.settings import (
     check,
 )
 from openclaw_exporter.client.state import StateDirectory
+
+if TYPE_CHECKING:
+    from openclaw_exporter.client.events import NodeEvent
+    from openclaw_exporter.client.nodes import FleetCapacity, HeardHeartbeat, Node, Reported
+    from openclaw_exporter.client.reading import RegistryError
+    from openclaw_exporter.client.registry import Registry
 
 __all__ = [
     "Attempt",
@@ -58,3 +63,20 @@ __all__ = [
     "load_settings_from_env",
     "resolve_node_id",
 ]
+
+_READ_CLIENT: Final = {
+    "FleetCapacity": "nodes",
+    "HeardHeartbeat": "nodes",
+    "Node": "nodes",
+    "NodeEvent": "events",
+    "Registry": "registry",
+    "RegistryError": "reading",
+    "Reported": "nodes",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the read client when it is asked for: a node that publishes has no use for it."""
+    if name not in _READ_CLIENT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_READ_CLIENT[name]}"), name)

@@ -15,22 +15,24 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
+    load_der_public_key,
     load_pem_private_key,
 )
 
+from openclaw_exporter.client.certificates import read_certificates
 from openclaw_exporter.client.files import WatchedFiles
 from openclaw_exporter.errors import CredentialError
-from openclaw_exporter.wire.certificates import thumbprint
 from openclaw_exporter.wire.fields import UUID
+from openclaw_exporter.wire.thumbprint import thumbprint
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from openclaw_exporter.client.certificates import Certificate
     from openclaw_exporter.client.settings import ClientSettings, TlsSettings
     from openclaw_exporter.logs import Episodes
 
@@ -196,17 +198,17 @@ class TlsFiles:
             raise CredentialError(f"{self._key_path} is not the key of {self._certificate_path}")
         return Credentials(
             context=self._context(authorities),
-            thumbprint=thumbprint(leaf.public_bytes(Encoding.DER)),
-            node_id=_node_id(leaf, self._certificate_path),
+            thumbprint=thumbprint(leaf.der),
+            node_id=_node_id(leaf),
             certificate=_validity(leaf),
             ca=_first_to_end(authorities),
             digest=hashlib.sha256(b"\0".join((certificate_pem, key_pem, ca_pem))).digest(),
         )
 
-    def _context(self, authorities: list[x509.Certificate]) -> ssl.SSLContext:
+    def _context(self, authorities: list[Certificate]) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        der = b"".join(authority.public_bytes(Encoding.DER) for authority in authorities)
+        der = b"".join(authority.der for authority in authorities)
         try:
             context.load_verify_locations(cadata=der)
             # Without a password of ours OpenSSL would ask for one on the terminal.
@@ -219,11 +221,14 @@ class TlsFiles:
         return context
 
 
-def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
+def _certificates(pem: bytes, path: Path) -> list[Certificate]:
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except (ValueError, UnsupportedAlgorithm):
-        raise CredentialError(f"{path} holds no certificate in PEM form") from None
+        found = read_certificates(pem)
+    except ValueError:
+        raise CredentialError(f"{path} holds a certificate that cannot be read") from None
+    if not found:
+        raise CredentialError(f"{path} holds no certificate in PEM form")
+    return found
 
 
 def _public_key_of(pem: bytes, path: Path) -> bytes:
@@ -239,33 +244,25 @@ def _public_key_of(pem: bytes, path: Path) -> bytes:
         raise CredentialError(f"{path} holds a private key that cannot be read") from None
 
 
-def _spki(certificate: x509.Certificate, path: Path) -> bytes:
+def _spki(certificate: Certificate, path: Path) -> bytes:
     try:
-        return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        # Written anew: there is more than one way to write a key.
+        key = load_der_public_key(certificate.key)
+        return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except (ValueError, UnsupportedAlgorithm):
         raise CredentialError(f"{path} holds a certificate whose key cannot be read") from None
 
 
-def _node_id(certificate: x509.Certificate, path: Path) -> str | None:
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return None
-    except ValueError:
-        raise CredentialError(f"{path} holds a certificate whose names cannot be read") from None
-    nodes = [
-        match[1]
-        for uri in names.get_values_for_type(x509.UniformResourceIdentifier)
-        if (match := _node_of(uri))
-    ]
+def _node_id(certificate: Certificate) -> str | None:
+    nodes = [match[1] for uri in certificate.uris if (match := _node_of(uri))]
     return nodes[0] if len(nodes) == 1 else None
 
 
-def _validity(certificate: x509.Certificate) -> Validity:
-    return Validity(certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp())
+def _validity(certificate: Certificate) -> Validity:
+    return Validity(certificate.not_before, certificate.not_after)
 
 
-def _first_to_end(authorities: list[x509.Certificate]) -> Validity:
+def _first_to_end(authorities: list[Certificate]) -> Validity:
     validities = [_validity(authority) for authority in authorities]
     # A bundle may still hold authorities that ended long ago; they verify nothing any more.
     holding = [validity for validity in validities if validity.not_after > time.time()]

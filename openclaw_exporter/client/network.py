@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.client.exchange import BrokenError, TimedOutError, UnreachableError
-from openclaw_exporter.client.resolver import Resolver
+from openclaw_exporter.client.resolver import Resolver, as_bytes
 
 if TYPE_CHECKING:
     import ssl
@@ -55,7 +55,7 @@ class Network:
             # An address that drops everything leaves the others their share.
             share = self._left(self._connected_by) / (len(addresses) - index)
             try:
-                connected = socket.create_connection((address, port), share)
+                connected = socket.create_connection((as_bytes(address), port), share)
             except TimeoutError as error:
                 failure = TimedOutError(error)
                 failure.__cause__ = error
@@ -79,7 +79,7 @@ class Network:
         try:
             stream.socket.settimeout(self._left(self._connected_by))
             wrapped = secured = context.wrap_socket(
-                stream.socket, server_hostname=host, do_handshake_on_connect=False
+                stream.socket, server_hostname=as_bytes(host), do_handshake_on_connect=False
             )
             # Before the handshake, so that this can be cut short, too.
             self._socket = wrapped

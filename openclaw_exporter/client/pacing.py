@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import UTC
-from email.utils import parsedate_to_datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -24,6 +23,12 @@ _OUTAGE: Final = 600.0
 REPLAY_BATCH: Final = 10
 REPLAY_WINDOW: Final = 60.0
 
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+# RFC 9110, section 5.6.7: the one form that may be sent; two obsolete ones are to be understood.
+_imf_fixdate = re.compile(
+    r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), (?P<day>[0-9]{2}) (?P<month>[A-Z][a-z]{2}) (?P<year>[0-9]{4}) "
+    r"(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2}) GMT"
+).fullmatch
 _DELAY_SECONDS = re.compile(r"[0-9]{1,10}")
 
 
@@ -91,6 +96,13 @@ def parse_http_date(value: str | None) -> float | None:
     if value is None:
         return None
     try:
+        if found := _imf_fixdate(value):
+            fields = found.groupdict()
+            month = _MONTHS.index(fields.pop("month")) + 1
+            numbers = {name: int(text) for name, text in fields.items()}
+            return datetime(month=month, tzinfo=UTC, **numbers).timestamp()
+        from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 1 MiB, for what nobody sends today
+
         moment = parsedate_to_datetime(value)
         # Two of the three forms of RFC 9110, section 5.6.7 may come without a zone; all of them mean UTC.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-from typing import Final
+from typing import Final, cast
 
 from openclaw_exporter.client.exchange import TimedOutError, UnreachableError
 
@@ -53,7 +53,7 @@ class _Lookup:
 
     def run(self) -> None:
         try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(as_bytes(self.host), self.port, type=socket.SOCK_STREAM)
             self.addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
         except OSError as error:
             self.error = error
@@ -62,6 +62,14 @@ class _Lookup:
             self.error = socket.gaierror(socket.EAI_NONAME, "not a host name")
         finally:
             self.done.set()
+
+
+def as_bytes(host: str) -> str:
+    """Return an ASCII name as bytes: for a text Python loads its tables of Unicode, half a MiB on every node.
+
+    The sockets take both wherever they take a name; their types say `str`.
+    """
+    return cast("str", host.encode()) if host.isascii() else host
 
 
 def _is_address(host: str) -> bool:

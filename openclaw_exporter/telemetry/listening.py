@@ -25,7 +25,9 @@ def listen(settings: PrometheusSettings) -> socket.socket | None:
     host, port = settings.host, settings.port
     opened: socket.socket | None = None
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # As bytes: for a text Python loads its tables of Unicode, half a MiB.
+        name = host.encode() if host.isascii() else host
+        family, _, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
         opened = socket.socket(family)
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)

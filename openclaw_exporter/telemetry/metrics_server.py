@@ -7,9 +7,9 @@ entities of HTML along, 2 MiB on every node.
 from __future__ import annotations
 
 import contextlib
-import gzip
 import socket
 import threading
+import zlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import h11
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _SILENCE: Final = 10.0
 """Seconds that a client may be silent."""
 _READ: Final = 4096
+_GZIP: Final = zlib.MAX_WBITS | 16
 _PARTING: Final = 1.0
 _MOST_LEFT: Final = 16
 _PLAIN: Final = "text/plain; charset=utf-8"
@@ -95,7 +96,7 @@ class MetricsServer:
         accepted = [value for name, value in request.headers if name == b"accept-encoding"]
         if any(b"gzip" in value for value in accepted):
             # The lowest level: it takes a quarter of the time and adds a fifth to the size.
-            return _Answer(200, gzip.compress(body, 1), CONTENT_TYPE, {"Content-Encoding": "gzip"})
+            return _Answer(200, zlib.compress(body, 1, _GZIP), CONTENT_TYPE, {"Content-Encoding": "gzip"})
         return _Answer(200, body, CONTENT_TYPE)
 
 

@@ -6,9 +6,7 @@ never counts.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -17,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem, IdentityError
 from openclaw_exporter.wire.fields import UUID
+from openclaw_exporter.wire.thumbprint import thumbprint
 
 Role = Literal["node", "reader", "proxy"]
 
@@ -59,11 +58,6 @@ class PeerCertificate(NamedTuple):
     thumbprint: str
     not_before: float
     not_after: float
-
-
-def thumbprint(der: bytes) -> str:
-    """Return a certificate's `x5t#S256`: base64url, without padding, of its SHA-256 (RFC 7515, 4.1.8)."""
-    return urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
 
 
 def check_publisher(peer: PeerCertificate, *, subject: str, node_id: str) -> None:

@@ -20,7 +20,8 @@ from openclaw_exporter.client.settings import ClientSettings
 from openclaw_exporter.config import load
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.receiver.settings import ReceiverSettings
-from openclaw_exporter.wire.certificates import Identity, IdentityRule, identify_proxy, thumbprint
+from openclaw_exporter.wire.certificates import Identity, IdentityRule, identify_proxy
+from openclaw_exporter.wire.thumbprint import thumbprint
 from openclaw_exporter.wire.tokens import Issuer, KeySet, Minter, SigningKey, Verifier
 
 if TYPE_CHECKING:

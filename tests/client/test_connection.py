@@ -260,7 +260,7 @@ def test_name_servers_that_do_not_answer_hold_nothing_up(
     real = socket.getaddrinfo
 
     def slow(*arguments: object, **options: object) -> object:
-        if arguments[0] == "localhost":
+        if arguments[0] == b"localhost":
             lookups.append(arguments)
             answered.wait(20)
         return real(*arguments, **options)  # type: ignore[arg-type]
@@ -296,7 +296,7 @@ def test_an_address_that_drops_everything_leaves_the_others_their_share(
         monkeypatch.setattr(
             socket,
             "getaddrinfo",
-            lambda host, *rest, **more: both if host == "localhost" else real(host, *rest, **more),
+            lambda host, *rest, **more: both if host == b"localhost" else real(host, *rest, **more),
         )
         publisher = publish(endpoint=stub.url, connect_timeout=3.0)
         publisher.tick()

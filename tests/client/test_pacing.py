@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from email.utils import formatdate
 from random import Random
 
 import pytest
@@ -160,8 +161,6 @@ def test_retry_after_in_seconds(seconds: int) -> None:
 
 @given(unix=st.integers(0, 4 * 10**9), ahead=st.integers(-1000, 1000))
 def test_retry_after_as_a_date(unix: int, ahead: int) -> None:
-    from email.utils import formatdate  # noqa: PLC0415 - one test's
-
     date = formatdate(unix + ahead, usegmt=True)
     assert parse_retry_after(date, unix) == min(max(ahead, 0), 300)
 
@@ -172,6 +171,25 @@ def test_retry_after_as_a_date(unix: int, ahead: int) -> None:
 )
 def test_the_three_forms_of_an_http_date(text: str) -> None:
     assert parse_http_date(text) == 784_111_777
+
+
+@given(st.integers(0, 253_402_300_799))
+def test_a_date_is_read_as_it_is_written(moment: int) -> None:
+    assert parse_http_date(formatdate(moment, usegmt=True)) == moment
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "Sun, 06 Xyz 1994 08:49:37 GMT",
+        "Sun, 32 Nov 1994 08:49:37 GMT",
+        "Sun, 06 Nov 1994 25:49:37 GMT",
+    ],
+)
+def test_what_is_no_date_is_none(text: str) -> None:
+    assert parse_http_date(text) is None
 
 
 @given(text=st.text(max_size=40))

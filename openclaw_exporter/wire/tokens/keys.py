@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast, get_args
 
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from jwt import PyJWS
-from jwt.exceptions import PyJWTError
 
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.wire.tokens.compact import read_object
@@ -32,8 +34,8 @@ _RSA_EXPONENTS = range(65_537, 2**32)
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
-_PYJWT = PyJWS(algorithms=ALGORITHMS)
-_PYJWT_ALGORITHMS: Final = {name: _PYJWT.get_algorithm_by_name(name) for name in ALGORITHMS}
+_P256_BYTES: Final = 32
+_PSS: Final = PSS(mgf=MGF1(SHA256()), salt_length=PSS.DIGEST_LENGTH)
 _JWK_READERS: Final[dict[object, Algorithm]] = {"EC": "ES256", "OKP": "EdDSA", "RSA": "RS256"}
 # RFC 7518, 6.2.2, 6.3.2 and 6.4.1; RFC 8037, section 2.
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
@@ -92,13 +94,18 @@ class SigningKey:
         return cls(cast("PrivateKey", private), kid=kid, algorithm=chosen)
 
     def sign(self, signing_input: bytes) -> bytes:
-        """Return the signature in the form of RFC 7518."""
-        signature: bytes = _PYJWT_ALGORITHMS[self.algorithm].sign(signing_input, self._private)
-        return signature
+        """Return the signature in the form of RFC 7518, section 3, and RFC 8037, section 3.1."""
+        private = self._private
+        if isinstance(private, ec.EllipticCurvePrivateKey):
+            pair = decode_dss_signature(private.sign(signing_input, ec.ECDSA(SHA256())))
+            return b"".join(number.to_bytes(_P256_BYTES, "big") for number in pair)
+        if isinstance(private, ed25519.Ed25519PrivateKey):
+            return private.sign(signing_input)
+        return private.sign(signing_input, _PSS if self.algorithm == "PS256" else PKCS1v15(), SHA256())
 
     def public_jwk(self) -> dict[str, Any]:
         """Return the public key as a JWK (RFC 7517), bound to the algorithm."""
-        jwk = _PYJWT_ALGORITHMS[self.algorithm].to_jwk(self._private.public_key(), as_dict=True)
+        jwk = _pyjwt(self.algorithm).to_jwk(self._private.public_key(), as_dict=True)
         # RFC 7517, 4.3: `use` and `key_ops` are not given together.
         members = {name: value for name, value in jwk.items() if name != "key_ops"}
         return members | {"kid": self.kid, "alg": self.algorithm, "use": "sig"}
@@ -121,7 +128,8 @@ class VerificationKey:
         """Tell whether a signature is this key's; false for an algorithm that is not the key's own."""
         if algorithm not in self.algorithms:
             return False
-        return _PYJWT_ALGORITHMS[algorithm].verify(signing_input, self.public, signature)
+        holds: bool = _pyjwt(algorithm).verify(signing_input, self.public, signature)
+        return holds
 
 
 class KeySet:
@@ -202,6 +210,14 @@ def public_jwks(keys: Iterable[SigningKey]) -> bytes:
     return msgspec.json.format(msgspec.json.encode({"keys": jwks}, order="sorted"), indent=2)
 
 
+@cache
+def _pyjwt(algorithm: Algorithm) -> Any:
+    """Return PyJWT's implementation. A node, which only signs, does without it."""
+    from jwt import PyJWS  # noqa: PLC0415 - 2 MiB and 20 ms, only when used
+
+    return PyJWS(algorithms=ALGORITHMS).get_algorithm_by_name(algorithm)
+
+
 class _UnusableKeyError(Exception):
     """A key that cannot be used, and why."""
 
@@ -242,8 +258,10 @@ def _public_key(jwk: dict[str, Any]) -> object:
     reader = _JWK_READERS.get(kind) if isinstance(kind, str) else None
     if reader is None:
         raise _UnusableKeyError("its kty is not EC, OKP or RSA")
+    from jwt.exceptions import PyJWTError  # noqa: PLC0415 - as in _pyjwt
+
     try:
-        return _PYJWT_ALGORITHMS[reader].from_jwk(jwk)
+        return _pyjwt(reader).from_jwk(jwk)
     except (PyJWTError, ValueError, TypeError, UnsupportedAlgorithm, OverflowError):
         raise _UnusableKeyError("its members are not those of a public key that can be used here") from None
 

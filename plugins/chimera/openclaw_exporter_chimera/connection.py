@@ -10,7 +10,7 @@ import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -207,7 +207,9 @@ class Connection:
     def _plain(self) -> socket.socket:
         settings = self._settings
         if not settings.path:
-            plain = socket.create_connection((settings.host, settings.port), settings.timeout)
+            # As bytes: for a text Python loads its tables of Unicode, half a MiB.
+            host = cast("str", settings.host.encode()) if settings.host.isascii() else settings.host
+            plain = socket.create_connection((host, settings.port), settings.timeout)
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             return plain
