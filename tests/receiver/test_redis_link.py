@@ -3,92 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
+from receiver.linking import SCRIPTS, add, come_true, host_of, linked, target, until, until_answered
 
 from openclaw_exporter.errors import StateError
-from openclaw_exporter.receiver.store.redis.address import Host, Target
 from openclaw_exporter.receiver.store.redis.link import AnswerError, Call, Link, ShardAwayError
 from openclaw_exporter.receiver.store.redis.topology import key_slot
 from support.redis import RedisServer
 from support.redis_cluster import RedisCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-SCRIPTS = {"add": "return redis.call('INCRBY', KEYS[1], ARGV[1])"}
+    from support.redis import Engine
 
 
-def target(*servers: RedisServer, **kwargs: Any) -> Target:
-    """Return how servers are spoken to: with little patience for those that hang."""
-    hosts = tuple(Host("127.0.0.1", server.port) for server in servers)
-    return Target(hosts=hosts, **{"timeout": 1.0, "partitions": 8} | kwargs)
-
-
-class linked:  # noqa: N801 - reads like the function that it is
-    """An open link."""
-
-    def __init__(self, *servers: RedisServer, **kwargs: Any) -> None:
-        self._target = target(*servers, **kwargs)
-
-    async def __aenter__(self) -> Link:
-        self.link = Link(self._target, SCRIPTS)
-        await self.link.open()
-        return self.link
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.link.close()
-
-
-def add(link: Link, partition: int | str, number: int = 1) -> Call:
-    """Return a call of a script that adds to a partition's counter."""
-    return Call(partition, ("EVALSHA", link.script("add"), 1, link.key(partition, "counter"), number))
-
-
-async def until(link: Link, partition: int | str) -> None:
-    """Probe until a partition can be used again."""
-    async with asyncio.timeout(60):
-        while link.away(partition):
-            await link.probe()
-            await asyncio.sleep(0.05)
-
-
-async def come_true(condition: Callable[[], bool]) -> None:
-    """Wait for what other tasks do."""
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - what is waited for is no event
-            await asyncio.sleep(0.02)
-
-
-async def until_answered(link: Link, *calls: Call) -> list[Any]:
-    """Repeat calls, as a publisher would, until all of them are answered at once."""
-    last: list[Any] = []
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(60):
-            while True:
-                last = await link.run(calls, durable=True)
-                if not any(isinstance(answer, ShardAwayError) for answer in last):
-                    return last
-                await link.probe()
-                await asyncio.sleep(0.05)
-    pytest.fail(f"not answered: {last}")
+@pytest.fixture(params=["redis", "valkey"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Everything here is true of both."""
+    name: Engine = request.param
+    return name
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[RedisServer]:
-    started = RedisServer(tmp_path)
+def server(tmp_path: Path, engine: Engine) -> Iterator[RedisServer]:
+    started = RedisServer(tmp_path, engine=engine)
     started.start()
     yield started
     started.stop()
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[RedisCluster]:
-    started = RedisCluster(tmp_path, node_timeout=15_000)
+def cluster(tmp_path: Path, engine: Engine) -> Iterator[RedisCluster]:
+    started = RedisCluster(tmp_path, node_timeout=15_000, engine=engine)
     started.start()
     yield started
     started.stop()
@@ -176,7 +127,7 @@ def test_a_connection_that_was_closed_is_opened_again(server: RedisServer) -> No
 
 def test_a_redis_that_hangs_is_away_until_it_answers(server: RedisServer) -> None:
     async def main() -> None:
-        async with linked(server, timeout=0.3) as link:
+        async with linked(server, timeout=2.0) as link:
             server.freeze()
             (answer,) = await link.run([add(link, 3)])
             assert isinstance(answer, ShardAwayError)
@@ -193,14 +144,14 @@ def test_a_redis_that_hangs_is_away_until_it_answers(server: RedisServer) -> Non
 
 
 def test_a_replica_that_comes_is_waited_for_from_the_first_write_on(
-    server: RedisServer, tmp_path: Path
+    server: RedisServer, tmp_path: Path, engine: Engine
 ) -> None:
     (tmp_path / "replica").mkdir()
     at = "--replicaof", "127.0.0.1", str(server.port)
-    replica = RedisServer(tmp_path / "replica", *at, "--repl-diskless-sync-delay", "0")
+    replica = RedisServer(tmp_path / "replica", *at, "--repl-diskless-sync-delay", "0", engine=engine)
 
     async def main() -> None:
-        async with linked(server, timeout=0.5) as link:
+        async with linked(server, timeout=4.0) as link:
             assert await link.run([add(link, 3)], durable=True) == [1]
             replica.start()
             with redis.Redis(port=server.port) as client:
@@ -243,7 +194,7 @@ def test_a_slot_is_followed_to_its_new_server(cluster: RedisCluster) -> None:
             before = link.generation(2)
             cluster.move(key_slot("2"), source=source, target=other)
             assert await link.run([add(link, 2), add(link, 2), add(link, 5)]) == [1, 2, 1]
-            assert link.shard(2) == Host("127.0.0.1", other.port)
+            assert link.shard(2) == host_of(other)
             assert link.generation(2) > before
 
     asyncio.run(main())
@@ -278,7 +229,7 @@ def test_one_master_away_leaves_the_others(cluster: RedisCluster) -> None:
             answers = await link.run([add(link, partition) for partition in link.partitions])
             for partition, answer in zip(link.partitions, answers, strict=True):
                 assert isinstance(answer, ShardAwayError) == link.away(partition)
-                assert link.away(partition) == (link.shard(partition) in {None, Host("127.0.0.1", gone.port)})
+                assert link.away(partition) == (link.shard(partition) in {None, host_of(gone)})
             gone.start()
             for partition in link.partitions:
                 await until(link, partition)
@@ -287,55 +238,11 @@ def test_one_master_away_leaves_the_others(cluster: RedisCluster) -> None:
     asyncio.run(main())
 
 
-def test_streams_are_followed_wherever_they_go(cluster: RedisCluster) -> None:
-    async def main() -> None:
-        taken: dict[tuple[int | str, str], list[bytes]] = {}
-
-        def take(partition: int | str, key: str, entries: list[tuple[bytes, list[bytes]]]) -> None:
-            taken.setdefault((partition, key), []).extend(fields[1] for _, fields in entries)
-
-        async def seen(number: int) -> None:
-            expected = [str(count).encode() for count in range(number)]
-            await come_true(
-                lambda: all(taken.get((p, link.key(p, "changes"))) == expected for p in link.partitions)
-            )
-
-        async def write(number: int) -> None:
-            calls = [Call(p, ("XADD", link.key(p, "changes"), "*", "n", number)) for p in link.partitions]
-            await until_answered(link, *calls)
-
-        async with linked(cluster.nodes[0]) as link:
-            await write(0)
-            tail = link.tail(take)
-            for partition in link.partitions:
-                tail.follow(partition, link.key(partition, "changes"), b"0-0")
-            await seen(1)
-            await write(1)
-            await seen(2)
-            source, other = _owner(cluster, link, 2), _other(cluster, link, 2)
-            with cluster.moving(key_slot("2"), source=source, target=other) as move:
-                move()
-            await write(2)
-            await seen(3)
-            before = link.generation(2)
-            for node in cluster.nodes:
-                with cluster.client(node) as client:
-                    client.client_kill_filter(_type="normal", skipme=True)
-            await write(3)
-            await seen(4)
-            assert link.generation(2) > before
-            taken.clear()
-            tail.follow(2, link.key(2, "changes"), b"0-0")
-            await come_true(lambda: taken == {(2, link.key(2, "changes")): [b"0", b"1", b"2", b"3"]})
-
-    asyncio.run(main())
-
-
 def _owner(cluster: RedisCluster, link: Link, partition: int | str) -> RedisServer:
     host = link.shard(partition)
-    return next(node for node in cluster.nodes if host == Host("127.0.0.1", node.port))
+    return next(node for node in cluster.nodes if host == host_of(node))
 
 
 def _other(cluster: RedisCluster, link: Link, partition: int | str) -> RedisServer:
     host = link.shard(partition)
-    return next(node for node in cluster.nodes if host != Host("127.0.0.1", node.port))
+    return next(node for node in cluster.nodes if host != host_of(node))

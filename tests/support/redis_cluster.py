@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from support.redis import Engine
+
 SHARES = ((0, 5460), (5461, 10922), (10923, 16383))
 """The slots that each master begins with."""
 
@@ -28,13 +30,20 @@ class RedisCluster:
         replicas: How many replicas each master has; they are the nodes behind the first three.
         node_timeout: Milliseconds after which the nodes think of one that does not answer as failed.
         arguments: Further arguments of every node.
+        engine: What the nodes are.
     """
 
     def __init__(
-        self, directory: Path, *, replicas: int = 0, node_timeout: int = 1000, arguments: Sequence[str] = ()
+        self,
+        directory: Path,
+        *,
+        replicas: int = 0,
+        node_timeout: int = 1000,
+        arguments: Sequence[str] = (),
+        engine: Engine = "redis",
     ) -> None:
         self.nodes = [
-            _Node(directory / f"node{number}", node_timeout, *arguments)
+            _Node(directory / f"node{number}", node_timeout, *arguments, engine=engine)
             for number in range(len(SHARES) * (1 + replicas))
         ]
 
@@ -62,6 +71,9 @@ class RedisCluster:
             client.execute_command("CLUSTER", "REPLICATE", names[number % len(SHARES)])
         for client in clients[len(SHARES) :]:
             wait_until(lambda client=client: _follows(client), what="the replica")
+        servers = len(clients) // len(SHARES)
+        for client in clients:
+            wait_until(lambda client=client: _tells(client, servers), what="what all nodes know")
         for client in clients:
             client.close()
 
@@ -107,14 +119,18 @@ class RedisSentinels:
 
     service = "chimera"
 
-    def __init__(self, directory: Path, *, password: str = "") -> None:
+    def __init__(self, directory: Path, *, password: str = "", engine: Engine = "redis") -> None:
         for name in ("one", "two", "sentinel"):
             (directory / name).mkdir()
         secret = ("--requirepass", password, "--masterauth", password) if password else ()
         at_once = ("--repl-diskless-sync-delay", "0")
-        self.master = RedisServer(directory / "one", *at_once, *secret)
+        self.master = RedisServer(directory / "one", *at_once, *secret, engine=engine)
         self.replica = RedisServer(
-            directory / "two", *at_once, *secret, "--replicaof", "127.0.0.1", str(self.master.port)
+            directory / "two",
+            *at_once,
+            *secret,
+            *("--replicaof", "127.0.0.1", str(self.master.port)),
+            engine=engine,
         )
         self._password = password
         self.sentinel = _Sentinel(
@@ -125,6 +141,7 @@ sentinel down-after-milliseconds {self.service} 500
 sentinel failover-timeout {self.service} 2000
 """
             + (f"sentinel auth-pass {self.service} {password}\n" if password else ""),
+            engine,
         )
 
     def start(self) -> None:
@@ -133,6 +150,8 @@ sentinel failover-timeout {self.service} 2000
         self.replica.start()
         with self.client(self.replica) as client:
             wait_until(lambda: client.info("replication")["master_link_status"] == "up", what="the replica")
+        with self.client(self.master) as client:
+            wait_until(lambda: client.info("replication")["slave0"]["state"] == "online", what="the replica")
         self.sentinel.start()
         wait_until(lambda: self._state().get("num-slaves") == 1, what="the Sentinel's replica")
 
@@ -172,8 +191,8 @@ sentinel failover-timeout {self.service} 2000
 class _Sentinel(RedisServer):
     """A redis-server that runs as a Sentinel; it keeps what it knows in its configuration file."""
 
-    def __init__(self, config: Path, text: str) -> None:
-        super().__init__(config.parent)
+    def __init__(self, config: Path, text: str, engine: Engine) -> None:
+        super().__init__(config.parent, engine=engine)
         self._config = config
         self._config.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {config.parent}\n{text}")
 
@@ -190,13 +209,13 @@ class _Sentinel(RedisServer):
 class _Node(RedisServer):
     """A node of a cluster; its bus has a port of its own, because the usual one may be beyond 65535."""
 
-    def __init__(self, directory: Path, node_timeout: int, *arguments: str) -> None:
+    def __init__(self, directory: Path, node_timeout: int, *arguments: str, engine: Engine) -> None:
         directory.mkdir()
         self.bus = free_port()
         cluster = ("--cluster-enabled", "yes", "--cluster-require-full-coverage", "no")
         bus = ("--cluster-port", str(self.bus), "--cluster-node-timeout", str(node_timeout))
         at_once = ("--repl-diskless-sync-delay", "0")
-        super().__init__(directory, *cluster, *bus, *at_once, *arguments)
+        super().__init__(directory, *cluster, *bus, *at_once, *arguments, engine=engine)
 
 
 def _is_well(client: redis.Redis, nodes: int) -> bool:
@@ -210,3 +229,9 @@ def _is_well(client: redis.Redis, nodes: int) -> bool:
 def _follows(client: redis.Redis) -> bool:
     """Whether a replica has all that its master had."""
     return bool(client.info("replication").get("master_link_status") == "up")
+
+
+def _tells(client: redis.Redis, servers: int) -> bool:
+    """Whether a node names so many servers for each range of slots."""
+    ranges: list[list[Any]] = client.execute_command("CLUSTER", "SLOTS")
+    return all(len(said) == 2 + servers for said in ranges)

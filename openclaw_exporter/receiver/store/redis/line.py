@@ -69,8 +69,8 @@ class Line:
 
     def __init__(self, host: Host, target: Target, scripts: Scripts, opened: Callable[[Line], None]) -> None:
         self.host = host
-        self.needed = 0
-        """How many replicas must have a durable write."""
+        self.needed = 1 if target.replicas is None else target.replicas
+        """How many replicas must have a durable write: one until it is known whether there is one."""
         self.reason: str | None = None
         """Why it is believed away; None: it is not."""
         self.retry_at = 0.0
@@ -197,7 +197,9 @@ def _has_replica(role: Any) -> bool:
 
 def is_forbidden(answer: AnswerError) -> bool:
     """Whether a server says that our user may not do something."""
-    return answer.code in {"NOPERM", "NOAUTH"} or "ACL failure" in str(answer)
+    said = str(answer)
+    of_script = "ACL failure in script" in said or "The user executing the script can't" in said
+    return of_script or answer.code in {"NOPERM", "NOAUTH"}
 
 
 def _unfit(host: Host, answer: AnswerError) -> UnreachableError:

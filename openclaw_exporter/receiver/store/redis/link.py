@@ -20,15 +20,13 @@ from openclaw_exporter.receiver.store.redis.connection import (
 )
 from openclaw_exporter.receiver.store.redis.line import Line, ReplicasError, Scripts, is_forbidden
 from openclaw_exporter.receiver.store.redis.owners import Mode, Owners
-from openclaw_exporter.receiver.store.redis.tail import Tail
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from openclaw_exporter.receiver.store.redis.address import Target
-    from openclaw_exporter.receiver.store.redis.tail import Take
 
-__all__ = ["AnswerError", "Call", "Link", "Partition", "ShardAwayError", "Tail"]
+__all__ = ["AnswerError", "Call", "Link", "Partition", "ShardAwayError"]
 
 _AWAY: Final = frozenset(
     ("LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "BUSY", "NOREPLICAS", "MISCONF", "OOM")
@@ -72,8 +70,7 @@ class Link:
     def __init__(self, target: Target, scripts: Mapping[str, str]) -> None:
         self._target = target
         self._scripts = Scripts(scripts)
-        self._owners = Owners(target, self._scripts, self._moved)
-        self._tails: set[Tail] = set()
+        self._owners = Owners(target, self._scripts)
 
     @property
     def mode(self) -> Mode:
@@ -106,9 +103,7 @@ class Link:
             raise StateError(f"receiver.store.url: Redis cannot be used: {reasons}")
 
     async def close(self) -> None:
-        """End all tails and close all connections."""
-        for tail in [*self._tails]:
-            await tail.close()
+        """Close all connections; whoever waits for an answer gets a `ShardAwayError`."""
         self._owners.close()
 
     def key(self, partition: Partition, name: str) -> str:
@@ -135,10 +130,6 @@ class Link:
         """Return the server that has a partition, as far as is known: those of one share a pipeline."""
         line = self._owners.owner[partition]
         return None if line is None else line.host
-
-    def missed(self, partitions: Iterable[Partition]) -> None:
-        """Note that something of these partitions may have been missed: their generations grow."""
-        self._owners.missed(partitions)
 
     async def run(self, calls: Sequence[Call], *, durable: bool = False) -> list[Any]:
         """Run calls: those of one server in order in one pipeline, servers at the same time.
@@ -176,20 +167,6 @@ class Link:
         ]
         await asyncio.gather(*map(owners.verify, due))
         return frozenset(partition for partition in before if not self.away(partition))
-
-    async def refresh(self) -> None:
-        """Learn anew who has what, as far as somebody tells."""
-        await self._owners.relearn()
-
-    def tail(self, take: Take) -> Tail:
-        """Return a reader of streams, with connections of its own. See `Tail`."""
-        tail = Tail(self, self._target, take)
-        self._tails.add(tail)
-        return tail
-
-    def _moved(self) -> None:
-        for tail in self._tails:
-            tail.regroup()
 
     async def _repeat(
         self, calls: Sequence[Call], rest: Sequence[int], results: list[Any], *, durable: bool

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "openclaw-receiver"
 """What CLIENT LIST shows."""
+_NO_TLS: Final = "; if it speaks no TLS, write redis://"
 
 
 async def connect(host: Host, target: Target, *, of_sentinel: bool = False) -> Connection:
@@ -92,19 +93,28 @@ def _unwelcome(host: Host, answer: AnswerError, key: str) -> UnreachableError:
     return UnreachableError(f"{host}: {answer}", refused=answer.code in {"NOPERM", "DENIED"})
 
 
+def _hint(host: Host, target: Target) -> str:
+    """Return what a server may want that closes a connection as soon as it is spoken to."""
+    if not target.tls:
+        return "; if it wants TLS, write rediss://" if host.port else ""
+    return "; if it wants a certificate, name one in receiver.store.certificate" if not target.key else ""
+
+
 def _reason(error: BaseException, host: Host, target: Target) -> UnreachableError | None:
     """Return an error of ours for what went wrong; None where it is none of the network's."""
     if isinstance(error, TimeoutError):
-        return UnreachableError(f"{host}: no answer within {target.timeout:g} s")
+        # A Redis without TLS waits for the end of what it takes for a command.
+        hint = _NO_TLS if target.tls else ""
+        return UnreachableError(f"{host}: no answer within {target.timeout:g} s{hint}")
     if isinstance(error, CredentialError):
         return UnreachableError(str(error), refused=True)
     if isinstance(error, LostError):
-        # What a server does that is spoken to without TLS and wants it.
-        hint = "" if target.tls or not host.port else "; if it wants TLS, write rediss://"
-        return UnreachableError(f"{error}{hint}")
+        return UnreachableError(f"{error}{_hint(host, target)}")
     if isinstance(error, ssl.SSLError):
         said = getattr(error, "verify_message", "") or error.reason or str(error)
-        hint = "; if it speaks no TLS, write redis://" if "VERSION" in said or "RECORD" in said else ""
+        hint = _NO_TLS if "VERSION" in said or "RECORD" in said else ""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            hint = "; see receiver.store.ca"
         return UnreachableError(f"{host}: TLS: {said}{hint}", refused=True)
     if isinstance(error, OSError):
         return UnreachableError(f"{host}: {error.strerror or error}")

@@ -13,7 +13,7 @@ from openclaw_exporter.receiver.store.redis.line import Line, Scripts
 from openclaw_exporter.receiver.store.redis.opening import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from openclaw_exporter.receiver.store.redis.address import Host, Target
     from openclaw_exporter.receiver.store.redis.calls import Partition
@@ -35,13 +35,11 @@ class Owners:
     Args:
         target: The Redis.
         scripts: What every connection knows.
-        moved: Called when partitions have other servers than before.
     """
 
-    def __init__(self, target: Target, scripts: Scripts, moved: Callable[[], None]) -> None:
+    def __init__(self, target: Target, scripts: Scripts) -> None:
         self._target = target
         self._scripts = scripts
-        self._moved = moved
         self.mode: Mode = "standalone"
         self.partitions: tuple[Partition, ...] = (*range(target.partitions), *TAGS)
         self.owner: dict[Partition, Line | None] = dict.fromkeys(self.partitions)
@@ -80,9 +78,7 @@ class Owners:
         """Note who has partitions now."""
         changed = [partition for partition, line in owners.items() if self.owner[partition] is not line]
         self.owner.update(owners)
-        if changed:
-            self.missed(changed)
-            self._moved()
+        self.missed(changed)
 
     def lose(self, line: Line, cause: str, reason: str) -> None:
         """Note that a server cannot be used now; its partitions are away."""
@@ -190,8 +186,10 @@ class Owners:
         try:
             await self.learn()
         except UnreachableError as error:
-            cause = "refused" if error.refused else "unreachable"
-            self._episodes.begin("topology", cause, f"Redis does not tell who has what: {error}")
+            # Where there is but one server it is told of anyway.
+            if self.mode != "standalone":
+                cause = "refused" if error.refused else "unreachable"
+                self._episodes.begin("topology", cause, f"Redis does not tell who has what: {error}")
         else:
             self._episodes.end("topology", "Redis tells who has what again")
 
