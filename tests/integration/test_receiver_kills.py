@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
 from typing import TYPE_CHECKING
 
-import httpx
 import psutil
 import pytest
 
 from support.command import ReceiverCommand
 from support.nodes import PlayedNode
+from support.pressing import Pressing
 from support.registry import left_in
 from support.wait import wait_until
 
@@ -26,44 +25,13 @@ ROUNDS = int(os.environ.get("SOAK_ROUNDS", "200"))
 EXPIRED = "openclaw_registry_node_expired_total"
 
 
-class Beating(threading.Thread):
-    """Publishes one node's heartbeats one after the other, each until it is acknowledged."""
-
-    def __init__(self, node: PlayedNode, pause: float) -> None:
-        super().__init__(daemon=True)
-        self.node = node
-        self.pause = pause
-        self.acknowledged: set[int] = set()
-        self.refusals: list[int] = []
-        self.done = threading.Event()
-
-    def run(self) -> None:
-        while not self.done.is_set():
-            sent_ms, request = self.node.next_request()
-            while not self._publish(sent_ms, request) and not self.done.wait(0.02):
-                pass
-            self.done.wait(self.pause)
-        self.node.close()
-
-    def _publish(self, sent_ms: int, request: dict[str, object]) -> bool:
-        try:
-            answer = self.node.client.post(self.node.url, **request)  # type: ignore[arg-type]
-        except httpx.TransportError:
-            return False
-        if answer.status_code == httpx.codes.OK:
-            self.acknowledged.add(sent_ms)
-        elif answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-            self.refusals.append(answer.status_code)
-        return answer.status_code != httpx.codes.SERVICE_UNAVAILABLE
-
-
 @pytest.mark.parametrize("rounds", [12, pytest.param(ROUNDS // 3, marks=pytest.mark.slow)])
 def test_no_acknowledged_heartbeat_is_lost_whichever_process_is_killed(
     pki: Pki, tmp_path: Path, rounds: int
 ) -> None:
     receiver = ReceiverCommand(tmp_path, pki, extra="workers = 2")
     random.seed(20261125)
-    beating = [Beating(PlayedNode(pki, receiver.url), pause) for pause in (0, 0, 0, 0.01, 0.05, 20)]
+    beating = [Pressing(PlayedNode(pki, receiver.url), pause) for pause in (0, 0, 0, 0.01, 0.05, 20)]
     receiver.start()
     receiver.ready()
     for thread in beating:
@@ -85,7 +53,7 @@ def test_no_acknowledged_heartbeat_is_lost_whichever_process_is_killed(
     for thread in beating:
         thread.done.set()
     for thread in beating:
-        thread.join(30)
+        thread.end()
     assert expired(receiver) == 0
     orphans = workers_of(receiver)
     receiver.kill()
@@ -117,7 +85,9 @@ def test_no_acknowledged_heartbeat_is_lost_and_nobody_expires(pki: Pki, tmp_path
     receiver = ReceiverCommand(tmp_path, pki)
     random.seed(20261122)
     # Six nodes press on, two beat at the pace of their interval only.
-    beating = [Beating(PlayedNode(pki, receiver.url), pause) for pause in (0, 0, 0, 0.01, 0.01, 0.05, 20, 25)]
+    beating = [
+        Pressing(PlayedNode(pki, receiver.url), pause) for pause in (0, 0, 0, 0.01, 0.01, 0.05, 20, 25)
+    ]
     receiver.start()
     receiver.ready()
     for thread in beating:
@@ -138,7 +108,7 @@ def test_no_acknowledged_heartbeat_is_lost_and_nobody_expires(pki: Pki, tmp_path
     for thread in beating:
         thread.done.set()
     for thread in beating:
-        thread.join(30)
+        thread.end()
     assert expired(receiver) == 0
     receiver.kill()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import tempfile
 from contextlib import ExitStack
 from functools import partial
@@ -17,7 +18,7 @@ from receiver.subjects import Embedded, InlineWriter
 from receiver.trial import live_through, shortest_tail
 
 from openclaw_exporter.receiver.liveness import Rules
-from openclaw_exporter.receiver.store import batching, embedded
+from openclaw_exporter.receiver.store import embedded
 from openclaw_exporter.receiver.store.batching import BatchingStore
 from openclaw_exporter.receiver.store.redis import store as redis_store
 from support.redis import RedisServer
@@ -81,8 +82,8 @@ def failure_of(store: str, seed: int, count: int) -> str | None:
         stack.enter_context(mock.patch.object(redis_store, "_FOLLOW_EVERY", 1e6))
         for kind in (BatchingStore, redis_store.RedisStore):
             stack.enter_context(mock.patch.multiple(kind, _gather=0.0, _pace_seconds=0.0))
-        for module in (batching, redis_store):
-            stack.enter_context(mock.patch.object(module._logger, "disabled", new=True))
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.CRITICAL)
         if store == "redis":
             server = RedisServer(place)
             server.start()

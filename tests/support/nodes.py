@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from support.pki import Files, Pki
 
+_TOKEN_LIFE = 300.0
+
 
 class PlayedNode:
     """One node with its certificate and token; it counts its own heartbeats."""
@@ -34,14 +36,16 @@ class PlayedNode:
         self._last_ms = 0
         self.client = mutual_tls_client(pki.ca, files)
         key = SigningKey.load(pki.token_key.read_bytes(), kid=pki.key_id)
-        minter = Minter(key, issuer=pki.issuer, audience=pki.audience)
+        self._minter = Minter(key, issuer=pki.issuer, audience=pki.audience)
         der = x509.load_pem_x509_certificate(files.certificate.read_bytes()).public_bytes(Encoding.DER)
-        thumbprint = certificates.thumbprint(der)
-        self.token = minter.mint(self.node_id, thumbprint=thumbprint, now=time.time()).text
+        self._thumbprint = certificates.thumbprint(der)
+        self._mint()
 
     def next_request(self, **changes: Any) -> tuple[int, dict[str, Any]]:
         """Return the next heartbeat's time (its key) and the arguments of its POST."""
         self._last_ms = max(self._last_ms + 1, int(time.time() * 1000))
+        if time.time() - self._minted_at > _TOKEN_LIFE:
+            self._mint()
         fields: dict[str, Any] = {
             "node_id": self.node_id,
             "hostname": "played.test",
@@ -68,6 +72,10 @@ class PlayedNode:
     def close(self) -> None:
         """Close the connection."""
         self.client.close()
+
+    def _mint(self) -> None:
+        self._minted_at = time.time()
+        self.token = self._minter.mint(self.node_id, thumbprint=self._thumbprint, now=self._minted_at).text
 
 
 def mutual_tls_client(ca: Path, files: Files, **options: Any) -> httpx.Client:
