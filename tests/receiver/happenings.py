@@ -82,13 +82,22 @@ class Away(NamedTuple):
     arrivals: tuple[Arrival, ...]
 
 
+class PartAway(NamedTuple):
+    """One part of a shared store cannot be reached; its nodes are refused meanwhile, and others are not."""
+
+    part: int
+    seconds: float
+    receiver: int
+    arrivals: tuple[Arrival, ...]
+
+
 class StepClock(NamedTuple):
     """The receivers' wall clock is set."""
 
     seconds: int
 
 
-Happening = Arrive | Race | Lose | Pass | Stall | Shed | Kill | Away | StepClock
+Happening = Arrive | Race | Lose | Pass | Stall | Shed | Kill | Away | PartAway | StepClock
 
 
 def steps(happening: Happening) -> int:
@@ -126,6 +135,7 @@ class Fleet:
         default: The receiver's default interval, seconds.
         pace: The chance that time passes by more than a second at once.
         receivers: How many receivers there are.
+        parts: Into how many parts the store can fall.
     """
 
     seed: int
@@ -134,6 +144,7 @@ class Fleet:
     default: int
     pace: float = 0.4
     receivers: int = 1
+    parts: int = 1
     now: float = 0.0
     _sent: deque[tuple[float, Arrival]] = field(default_factory=deque)
     _held_back: list[Arrival] = field(default_factory=list)
@@ -165,6 +176,8 @@ class Fleet:
         ]
         if self.receivers > 1:
             self._chances.append((5.0, self._race))
+        if self.parts > 1:
+            self._chances.append((0.5, self._go_away_in_part))
 
     def happenings(self, count: int) -> Iterator[Happening]:
         """Yield at least so many steps."""
@@ -401,6 +414,12 @@ class Fleet:
         batch = tuple(self._beat(node) for node in self.dice.sample(self.nodes, min(3, self.size)))
         self.now += seconds
         yield Away(seconds, self._receiver(), batch)
+
+    def _go_away_in_part(self) -> Iterator[Happening]:
+        seconds = self.dice.choice((2.0, 6.0, 30.0))
+        batch = tuple(self._beat(node) for node in self.dice.sample(self.nodes, min(6, self.size)))
+        self.now += seconds
+        yield PartAway(self.dice.randrange(self.parts), seconds, self._receiver(), batch)
 
     def _lose(self) -> Iterator[Happening]:
         batch = [self._beat(node) for node in self.dice.sample(self.nodes, self.dice.randint(1, 2))]

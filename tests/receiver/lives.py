@@ -13,7 +13,7 @@ from unittest import mock
 
 import redis
 from receiver.happenings import Fleet, steps
-from receiver.redis_subject import SharedRedis
+from receiver.redis_subject import PARTITIONS, SharedRedis
 from receiver.subjects import Embedded, InlineWriter
 from receiver.trial import live_through, shortest_tail
 
@@ -57,11 +57,12 @@ SETTINGS = (
 )
 
 
-def history_of(seed: int, count: int, receivers: int = 1) -> tuple[Setting, list[Happening]]:
+def history_of(store: str, seed: int, count: int) -> tuple[Setting, list[Happening]]:
     """Return what a number stands for."""
+    receivers, parts = receivers_of(store, seed), PARTITIONS if store == "redis" else 1
     setting = SETTINGS[seed % len(SETTINGS)]
     default = setting.rules.default_interval
-    fleet = Fleet(seed, setting.size, setting.intervals, default, setting.pace, receivers)
+    fleet = Fleet(seed, setting.size, setting.intervals, default, setting.pace, receivers, parts)
     return setting, list(fleet.happenings(count))
 
 
@@ -72,8 +73,7 @@ def receivers_of(store: str, seed: int) -> int:
 
 def failure_of(store: str, seed: int, count: int) -> str | None:
     """Let a store live through a history; return what is wrong, and the shortest way there."""
-    receivers = receivers_of(store, seed)
-    setting, history = history_of(seed, count, receivers)
+    setting, history = history_of(store, seed, count)
     with ExitStack() as stack:
         memory = _MEMORY if _MEMORY.is_dir() else None
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=memory)))
@@ -88,7 +88,7 @@ def failure_of(store: str, seed: int, count: int) -> str | None:
             server = RedisServer(place)
             server.start()
             stack.callback(server.stop)
-            fresh = partial(_empty_redis, server, setting.rules, receivers)
+            fresh = partial(_empty_redis, server, setting.rules, receivers_of(store, seed))
         else:
             fresh = partial(_empty_file, place, setting.rules)
         return asyncio.run(_failure(seed, setting.rules, history, fresh))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from receiver.subjects import Told, known, submit
@@ -31,9 +32,19 @@ class FaultyLink(Link):
     is_away = False
     breaks_after_a_commit = False
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.parts_away: set[Partition] = set()
+        self._returns: Counter[Partition] = Counter()
+
     async def run(self, calls: Sequence[Call], *, durable: bool = False) -> list[Any]:
         if self.is_away:
             return [ShardAwayError("out of reach", ambiguous=False)] * len(calls)
+        if self.parts_away:
+            there = [call for call in calls if call.partition not in self.parts_away]
+            answered = iter(await super().run(there, durable=durable) if there else ())
+            lost = ShardAwayError("out of reach", ambiguous=False)
+            return [lost if call.partition in self.parts_away else next(answered) for call in calls]
         answers = await super().run(calls, durable=durable)
         if durable and self.breaks_after_a_commit:
             self.is_away = True
@@ -44,13 +55,16 @@ class FaultyLink(Link):
         return frozenset() if self.is_away else await super().probe()
 
     def away(self, partition: Partition) -> bool:
-        return self.is_away or super().away(partition)
+        return self.is_away or partition in self.parts_away or super().away(partition)
 
     def mend(self) -> None:
         """Let everything through again; as a new connection says, something may have been missed."""
-        if self.is_away:
-            self.missed(self.partitions)
+        self._returns.update(self.partitions if self.is_away else self.parts_away)
+        self.parts_away.clear()
         self.is_away = self.breaks_after_a_commit = False
+
+    def generation(self, partition: Partition) -> int:
+        return super().generation(partition) + self._returns[partition]
 
 
 class MemoryLog:
@@ -184,6 +198,14 @@ class SharedRedis:
             if one.link is not None:
                 one.link.is_away = not after_a_commit
                 one.link.breaks_after_a_commit = after_a_commit
+
+    def take_part_away(self, part: int) -> None:
+        for one in self._all:
+            if one.link is not None:
+                one.link.parts_away.add(part)
+
+    def part_of(self, node_id: str) -> int:
+        return next(one.store for one in self._all if one.store)._names.partition(node_id)
 
     def bring_back(self) -> None:
         for one in self._all:

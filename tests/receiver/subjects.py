@@ -55,6 +55,10 @@ class Subject(Protocol):
     def take_away(self, *, after_a_commit: bool) -> None:
         """Let the store be away, at once or as soon as it has stored something and before it says so."""
 
+    def take_part_away(self, part: int) -> None:
+        """Let a part of the store be away, at once; part of that is `part_of` of its nodes."""
+
+    def part_of(self, node_id: str) -> int: ...
     def bring_back(self) -> None: ...
     def available(self) -> bool:
         """Whether all receivers reach the store."""
@@ -182,6 +186,12 @@ class Embedded:
     def take_away(self, *, after_a_commit: bool) -> None:
         self._database.away = not after_a_commit
         self._database.away_after_a_commit = after_a_commit
+
+    def take_part_away(self, part: int) -> None:
+        raise NotImplementedError
+
+    def part_of(self, node_id: str) -> int:
+        return 0
 
     def bring_back(self) -> None:
         self._database.away = self._database.away_after_a_commit = False

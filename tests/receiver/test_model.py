@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import pytest
-from receiver.lives import SETTINGS, STORES, failure_of, history_of, receivers_of
+from receiver.lives import SETTINGS, STORES, failure_of, history_of
 
 from support.skip import binary
 
@@ -42,10 +42,7 @@ def test_the_registry_keeps_the_contract_for_a_million_steps(store: str) -> None
         failures = list(processes.map(partial(failure_of, store, count=A_HISTORY), seeds))
     happened: Counter[str] = Counter()
     for seed in seeds:
-        happened.update(
-            type(happening).__name__
-            for happening in history_of(seed, A_HISTORY, receivers_of(store, seed))[1]
-        )
+        happened.update(type(happening).__name__ for happening in history_of(store, seed, A_HISTORY)[1])
     print(
         f"\n{store}: {len(seeds) * A_HISTORY} steps in {time.monotonic() - started:.0f} s: {dict(happened)}"
     )

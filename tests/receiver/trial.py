@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from typing import TYPE_CHECKING, NamedTuple
 
-from receiver.happenings import Arrive, Away, Kill, Lose, Pass, Race, Shed, Stall, StepClock
+from receiver.happenings import Arrive, Away, Kill, Lose, PartAway, Pass, Race, Shed, Stall, StepClock
 from receiver.reference import LAPSED, Reference, When
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Trial:
             Shed: self.shed,
             Kill: self.kill,
             Away: self.away,
+            PartAway: self.part_away,
             StepClock: self.step_clock,
         }
 
@@ -173,6 +174,23 @@ class Trial:
         self.subject.bring_back()
         await self._reach(seconds)
         await self.arrive(receiver, arrivals)
+
+    async def part_away(self, part: int, seconds: float, receiver: int, arrivals: Sequence[Arrival]) -> None:
+        await self.subject.align()
+        self.subject.take_part_away(part)
+        # As soon as a receiver knows of it, it hears not all of its nodes any more.
+        await self.subject.tick()
+        outcomes = await self.subject.submit(receiver, arrivals, 0.0)
+        for arrival, outcome in zip(arrivals, outcomes, strict=True):
+            assert (outcome is None) == (self.subject.part_of(arrival.node_id) == part)
+            if outcome is not None:
+                self.answered([arrival], [outcome], [self.now()])
+        await self._pass_unheard(seconds)
+        self.subject.bring_back()
+        await self._reach(seconds)
+        refused = [arrival for arrival, outcome in zip(arrivals, outcomes, strict=True) if outcome is None]
+        if refused:
+            await self.arrive(receiver, refused)
 
     async def lose(self, receiver: int, arrivals: Sequence[Arrival], fate: str, away: float) -> None:
         await self.subject.align()
