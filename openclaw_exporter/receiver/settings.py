@@ -151,7 +151,7 @@ class DiscoverySettings:
         host_suffixes: Domains of the nodes that `/openclaw/prometheus-sd` tells Prometheus to scrape; a node
             chooses its own host name, so without any domain none is told.
         subscribers: Readers of `/openclaw/events` at once; one more is answered 503.
-        events_kept: Events that are kept for readers who are slow or come back.
+        events_kept: Events that are kept for readers who are slow or come back; in Redis for an hour at most.
     """
 
     host_suffixes: tuple[Annotated[str, Meta(min_length=1, max_length=253)], ...] = ()

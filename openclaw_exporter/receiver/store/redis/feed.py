@@ -87,13 +87,19 @@ class Feed:
         self._log = log
         self._after: dict[int, bytes] = {}
         self._generations: dict[int | str, int] = {}
+        self._read_at: dict[int, float] = {}
         self._reading = asyncio.Lock()
         self._clock = clock
-        self._followed_at = clock.elapsed()
+        self._known_until: Moment | None = None
 
     def forget(self) -> None:
         """Read everything anew: Redis has lost it."""
         self._generations.clear()
+
+    @property
+    def known_until(self) -> Moment | None:
+        """A moment until which the mirror knows all that any receiver has stored; None: there is none yet."""
+        return self._known_until
 
     def missed(self) -> list[int]:
         """Return the partitions that can be read and of which something may have been missed."""
@@ -102,9 +108,7 @@ class Feed:
     async def catch_up(self) -> None:
         """Read anew what has been missed, as far as it can be read."""
         async with self._reading:
-            if self._clock.elapsed() - self._followed_at > _LONGEST:
-                self.forget()
-                self._followed_at = self._clock.elapsed()
+            self._give_up_on_old()
             if self._is_behind(EVENTS):
                 await self._load_log()
             if missed := self.missed():
@@ -113,9 +117,17 @@ class Feed:
     async def follow(self) -> None:
         """Read what is new."""
         async with self._reading:
+            self._give_up_on_old()
             more = True
             while more:
                 more = await self._follow()
+
+    def _give_up_on_old(self) -> None:
+        """Read those partitions anew of which changes may be gone by now, unread."""
+        oldest = self._clock.elapsed() - _LONGEST
+        for partition, read_at in self._read_at.items():
+            if read_at < oldest:
+                self._generations.pop(partition, None)
 
     def _is_behind(self, partition: int | str) -> bool:
         known, now = self._generations.get(partition), self._link.generation(partition)
@@ -134,12 +146,14 @@ class Feed:
             calls.append(Call(EVENTS, ("XREAD", "COUNT", _CHANGES, "STREAMS", names.log, last)))
         if not calls:
             return False
-        asked_at = self._clock.elapsed()
+        asked_at, at = self._clock.elapsed(), self._mirror.registry.listening.read()
         answers = await self._link.run(calls)
-        self._followed_at = asked_at
-        more = False
-        at = self._mirror.registry.listening.read()
+        more, is_whole = False, len(partitions) == len(names.partitions)
         for partition, answer in zip(partitions, answers, strict=False):
+            if isinstance(answer, Exception):
+                is_whole = False
+                continue
+            self._read_at[partition] = asked_at
             entries = _entries(answer)
             for _, fields in entries:
                 self._take(fields, at)
@@ -148,6 +162,8 @@ class Feed:
             more = more or len(entries) == _CHANGES
         if with_log:
             self._tell(_entries(answers[-1]))
+        if is_whole and not more and not self.missed():
+            self._known_until = at
         return more
 
     def _take(self, fields: Sequence[bytes], at: Moment) -> None:
@@ -187,6 +203,7 @@ class Feed:
         """Read all states of some partitions, and follow their changes from there."""
         generations = {one: self._link.generation(one) for one in partitions}
         changes = self._names.changes
+        asked_at = self._clock.elapsed()
         calls = [Call(one, ("XREVRANGE", changes[one], "+", "-", "COUNT", 1)) for one in partitions]
         lasts = await self._link.run(calls)
         unseen = await self._noted(partitions)
@@ -194,6 +211,7 @@ class Feed:
         for partition, last in zip(partitions, lasts, strict=True):
             if not isinstance(last, Exception):
                 self._after[partition] = last[0][0] if last else _START
+                self._read_at[partition] = asked_at
                 cursors[partition] = b"0"
         while cursors:
             cursors = await self._scan(cursors, unseen, generations)

@@ -6,13 +6,13 @@ once.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from openclaw_exporter.receiver.store.redis.calls import Call
-from openclaw_exporter.receiver.store.redis.packing import EVENTS, new_name
+from openclaw_exporter.receiver.store.redis.packing import EVENTS, new_name, read_event
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
     from openclaw_exporter.receiver.clock import Clock
@@ -29,6 +29,9 @@ _EVENTS: Final = 200
 
 _TRIM_EVERY: Final = 5.0
 _CHANGES_LIFE_MS: Final = 30_000
+_EVENTS_LIFE_MS: Final = 3_600_000
+"""For how long the log keeps an event, of which there may be few; as long as a node's history."""
+
 _PATIENCE: Final = 1.0
 _START: Final = b"0-0"
 
@@ -84,7 +87,7 @@ class Leader:
         """Do what is due.
 
         Args:
-            heard: Returns when the first heartbeat arrived that waits here; see `Registry.plan`.
+            heard: Returns until when all heartbeats are known; see `Registry.plan`. None: nothing is.
         """
         if self.leads:
             await self._sweep(heard)
@@ -98,10 +101,15 @@ class Leader:
         more = True
         while more and self.leads:
             async with self._planning:
-                plan = self._mirror.registry.plan_due(heard=heard())
+                until = heard()
+                if until is None:
+                    return
+                plan = self._mirror.registry.plan_due(heard=until)
                 verdict = await self._commits.store(plan)
                 self._mirror.registry.abandon(plan, verdict.differ | verdict.lost)
             more = plan.more and not verdict.lost
+            # Where nothing is to be stored nothing is waited for.
+            await asyncio.sleep(0)
 
     async def _move(self) -> None:
         """Move events from the partitions to the log, until there are none."""
@@ -136,10 +144,14 @@ class Leader:
             if isinstance(answer, bytes):
                 at[b"%d" % one] = answer
                 if answer == entries[-1][0]:
-                    trims.append(Call(one, ("XDEL", names.outbox[one], *(entry[0] for entry in entries))))
+                    trims.append(self._trimming(one, answer))
         if trims:
             await self._link.run(trims)
         return [one for one, entries in safe if len(entries) == _EVENTS]
+
+    def _trimming(self, partition: int, position: bytes) -> Call:
+        """Remove what was moved, also what a leader had moved that died then."""
+        return Call(partition, ("XTRIM", self._names.outbox[partition], "MINID", _behind(position)))
 
     def _moving(self, partition: int, at: bytes, entries: list[Any]) -> Call:
         names = self._names
@@ -155,13 +167,39 @@ class Leader:
         self._trimmed_at = now
         script, changes = self._link.script("trim"), self._names.changes
         partitions = [one for one in self._names.partitions if not self._link.away(one)]
-        await self._link.run(
-            [Call(one, ("EVALSHA", script, 1, changes[one], _CHANGES_LIFE_MS)) for one in partitions]
+        calls = [Call(one, ("EVALSHA", script, 1, changes[one], _CHANGES_LIFE_MS)) for one in partitions]
+        names = self._names
+        # What a leader has moved that died then is removed once the replicas know that it was moved.
+        positions, _, entries = await self._link.run(
+            [
+                Call(EVENTS, ("HGETALL", names.positions)),
+                Call(EVENTS, ("HSET", names.positions, "mark", 1)),
+                Call(EVENTS, ("XRANGE", names.log, "-", "+", "COUNT", _EVENTS)),
+            ],
+            durable=True,
         )
+        if not isinstance(positions, Exception):
+            at = dict(zip(positions[::2], positions[1::2], strict=True))
+            calls += [self._trimming(one, _at(at, one)) for one in partitions if b"%d" % one in at]
+        if _is(entries):
+            calls += self._ending(entries)
+        await self._link.run(calls)
+
+    def _ending(self, entries: list[Any]) -> list[Call]:
+        """Remove events that are too old from the log: nodes that are forgotten by now stand in them."""
+        oldest = self._clock.wall_ms() - _EVENTS_LIFE_MS
+        old = [name for name, fields in entries if read_event(fields[1]).at_ms < oldest]
+        return [Call(EVENTS, ("XTRIM", self._names.log, "MINID", _behind(old[-1])))] if old else []
 
 
 def _at(positions: dict[bytes, bytes], partition: int) -> bytes:
     return positions.get(b"%d" % partition, _START)
+
+
+def _behind(name: bytes) -> bytes:
+    """Return the id that follows an entry's."""
+    ms, number = name.split(b"-")
+    return b"%s-%d" % (ms, int(number) + 1)
 
 
 def _is(entries: Any) -> bool:

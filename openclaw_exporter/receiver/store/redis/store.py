@@ -192,6 +192,8 @@ class RedisStore(BatchingStore):
                 await self._begin_anew()
             await self._feed.catch_up()
             self._look()
+            if self._leader.leads:
+                await self._feed.follow()
             if self._shared.age < _FRESH:
                 await self._leader.work(self._heard)
             self._mirror.forget_sent()
@@ -319,8 +321,11 @@ class RedisStore(BatchingStore):
         return [one for one in self._names.partitions if self._link.away(one)]
 
     def _heard(self) -> Moment | None:
-        """Return when the first heartbeat arrived that waits."""
-        return self._waiting[0][1] if self._waiting else None
+        """Return until when all heartbeats are known that arrived, here and elsewhere."""
+        known_until = self._feed.known_until
+        if known_until is None or not self._waiting:
+            return known_until
+        return min(known_until, self._waiting[0][1], key=lambda moment: moment.seconds)
 
     async def _keep_time(self) -> None:
         while True:
