@@ -60,6 +60,12 @@ def cpu_seconds(pid: int) -> float:
     return sum(_ticks(process.pid) for process in processes) / _TICK
 
 
+def own_cpu_seconds(pid: int) -> float:
+    """Return the CPU time of one process alone."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / _TICK
+
+
 def _ticks(pid: int) -> int:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:15]))
