@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ssl
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from openclaw_exporter.errors import IdentityError
+from openclaw_exporter.wire.tokens import Verifier
 
 if TYPE_CHECKING:
     import asyncio
@@ -14,12 +17,11 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.receiver.trust import Trust
     from openclaw_exporter.wire.certificates import PeerCertificate
-    from openclaw_exporter.wire.tokens import Verifier
 
 _TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 
-class Verdict(NamedTuple):
+class Verdict(msgspec.Struct, frozen=True, gc=False):
     """A verified token, good for one certificate and one set of keys.
 
     Attributes:

@@ -10,6 +10,8 @@ from functools import lru_cache
 from sys import intern
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
+
 from openclaw_exporter.errors import FieldProblem, FieldsError, StoreUnavailableError, TokenError
 from openclaw_exporter.receiver.connection import Verdict
 from openclaw_exporter.receiver.liveness import Arrival
@@ -148,7 +150,7 @@ class Intake:
                 return known.subject
             # A key was added for others: that is no reason to verify the tokens of a fleet once more.
             if verifier is not None and known.is_good_for(verifier):
-                speaker.verdict = known._replace(verifier=verifier)
+                speaker.verdict = msgspec.structs.replace(known, verifier=verifier)
                 return known.subject
         token = _bearer(authorization)
         if verifier is None:

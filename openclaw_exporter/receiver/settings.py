@@ -50,12 +50,13 @@ class ProxySettings:
         names: SANs of the proxies' certificates, each a whole URI (`spiffe://…`) or DNS name. None: nobody
             forwards.
         addresses: Networks that the proxies connect from, such as `10.1.0.0/24`; empty: from anywhere.
-        remembered: How many forwarded certificates are remembered with their verified tokens.
+        remembered: How many forwarded certificates are remembered with their verified tokens, by each worker;
+            about 0.7 KiB each. Fewer than there are nodes make every heartbeat verify two signatures.
     """
 
     names: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
     addresses: tuple[str, ...] = ()
-    remembered: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+    remembered: Annotated[int, Meta(ge=1, le=10_000_000)] = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,8 @@ from collections import OrderedDict
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from openclaw_exporter.errors import IdentityError
 from openclaw_exporter.receiver.authorities import Authorities
 from openclaw_exporter.receiver.connection import Speaker, denied
@@ -36,6 +38,10 @@ _CLIENT_CERT: Final = CLIENT_CERT.lower().encode()
 _CLIENT_CERT_CHAIN: Final = CLIENT_CERT_CHAIN.lower().encode()
 
 
+_DIGEST_BYTES: Final = 16
+"""Of a digest so much is kept: to find another text with the same takes 2^128 tries."""
+
+
 class Forwarded(Speaker):
     """A client behind a proxy. It outlives the request, so that its token is verified once.
 
@@ -54,7 +60,7 @@ class Forwarded(Speaker):
 
     def token_key(self, authorization: bytes) -> bytes:
         """Return the digest: a proxy brings a fleet, and the tokens of a fleet fill a memory."""
-        return sha256(authorization).digest()
+        return sha256(authorization).digest()[:_DIGEST_BYTES]
 
 
 class Trust:
@@ -140,7 +146,7 @@ class Trust:
 
     def _recall(self, certificate: bytes, chain: list[bytes]) -> Forwarded:
         now = time.time()
-        key = sha256(certificate).digest()
+        key = sha256(certificate).digest()[:_DIGEST_BYTES]
         known = self._forwarded.get(key)
         if known is None or known.authorities is not self._authorities:
             peer = self._verify(certificate, chain, now)
@@ -168,7 +174,8 @@ class Trust:
         if self._authorities is None:
             raise IdentityError("identity-forwarded", "no authorities are known")
         not_after = self._authorities.verify(der, parse_client_cert_chain(chain), now)
-        return peer._replace(not_after=not_after)
+        # Nobody asks for its beginning any more, and all have that one number together.
+        return msgspec.structs.replace(peer, not_before=0.0, not_after=not_after)
 
     def _is_near(self, address: Any) -> bool:
         """Whether a connection comes from one of the proxies' addresses, where those are configured."""

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+import msgspec
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -32,8 +33,8 @@ _is_dns_suffix = re.compile(rf"{_LABEL}(?:\.{_LABEL})*").fullmatch
 _HOST = rf"(?P<node>{UUID})\.node|(?P<reader>{_LABEL})\.reader"
 
 
-class Identity(NamedTuple):
-    """Whom a certificate names.
+class Identity(msgspec.Struct, frozen=True, gc=False):
+    """Whom a certificate names. A proxy brings a fleet: none is the garbage collector's to look at.
 
     Attributes:
         role: What the holder may do: publish (`node`), read (`reader`) or forward both (`proxy`).
@@ -44,7 +45,7 @@ class Identity(NamedTuple):
     name: str
 
 
-class PeerCertificate(NamedTuple):
+class PeerCertificate(msgspec.Struct, frozen=True, gc=False):
     """What is kept of a client certificate.
 
     Attributes:

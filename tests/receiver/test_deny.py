@@ -9,6 +9,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 import httpx
+import msgspec
 import pytest
 from receiver.raw import Raw, head
 from receiver.scene import problem, receiver_settings, running
@@ -182,7 +183,7 @@ def test_the_forms_of_an_entry(tmp_path: Path) -> None:
     peer = PeerCertificate(Identity("node", NODE), "", 0, 0)
     assert deny.holds(peer)
     # A reader may bear a node's name; it is not that node.
-    assert not deny.holds(peer._replace(identity=Identity("reader", NODE)))
+    assert not deny.holds(msgspec.structs.replace(peer, identity=Identity("reader", NODE)))
     assert not deny.reload()
     assert not DenyList(None).holds(peer)
     assert not DenyList(None).reload()

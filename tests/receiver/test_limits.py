@@ -340,10 +340,10 @@ def test_expect_continue_is_answered(scene: Running, node: Node) -> None:
     assert answer.status == 200
 
 
-def test_a_resumed_session_does_not_outlive_the_certificate(scene: Running) -> None:
+def test_a_resumed_session_does_not_outlive_the_certificate(calm: Running) -> None:
     ends = time.monotonic() + 5
-    node = scene.node(lifetime=dt.timedelta(seconds=5))
-    context = ssl.create_default_context(cafile=str(scene.pki.ca))
+    node = calm.node(lifetime=dt.timedelta(seconds=5))
+    context = ssl.create_default_context(cafile=str(calm.pki.ca))
     context.load_cert_chain(node.files.certificate, node.files.key)
     # In TLS 1.2 the session is there when the handshake is.
     context.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -351,7 +351,7 @@ def test_a_resumed_session_does_not_outlive_the_certificate(scene: Running) -> N
 
     def ask(session: ssl.SSLSession | None) -> tuple[bytes, ssl.SSLSession | None, bool | None]:
         with (
-            socket.create_connection(("127.0.0.1", scene.port), timeout=10) as plain,
+            socket.create_connection(("127.0.0.1", calm.port), timeout=10) as plain,
             context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as tls,
         ):
             tls.sendall(request)
