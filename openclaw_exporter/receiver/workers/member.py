@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.receiver.workers.messages import FromWorker, Message
 
+_LEAVE_SECONDS: Final = 10.0
+"""How long a process may take to end once it has closed its channel; it has nothing left to lose."""
+
 _COMMAND: Final = (sys.executable, "-P", "-m", "openclaw_exporter.receiver.workers")
 
 
@@ -135,7 +138,7 @@ class Member:
     async def _bury(self) -> None:
         # It leaves by itself where it closed the channel; where it did not, it has nobody left to talk to.
         with suppress(subprocess.TimeoutExpired):
-            await asyncio.to_thread(self._process.wait, 1.0)
+            await asyncio.to_thread(self._process.wait, _LEAVE_SECONDS)
         if self._process.returncode is None:
             self._process.kill()
             await asyncio.to_thread(self._process.wait)
