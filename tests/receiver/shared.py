@@ -17,6 +17,8 @@ from openclaw_exporter.wire.heartbeat import build, digest, encode
 from openclaw_exporter.wire.timestamps import format_ms
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from openclaw_exporter.receiver.liveness import Arrival, Event, NodeState, Outcome
 
 NODE = node_id(1)
@@ -56,12 +58,27 @@ class Receiver:
     """One receiver's store."""
 
     def __init__(
-        self, url: str, clock: VirtualClock, *, kept: int = 1000, partitions: int = 16, **options: Any
+        self,
+        url: str,
+        clock: VirtualClock,
+        *,
+        kept: int = 1000,
+        partitions: int = 16,
+        secret: Path | None = None,
+        **options: Any,
     ) -> None:
         self.clock = clock
         self.counter = Counter()
         self.hub = Hub(kept)
-        target = Target(hosts=parse(url).hosts, timeout=1.0, partitions=partitions)
+        parts = parse(url)
+        target = Target(
+            hosts=parts.hosts,
+            database=parts.database,
+            username=parts.username,
+            password_file=secret,
+            timeout=1.0,
+            partitions=partitions,
+        )
         self.link = Link(target, ALL)
         self.store = RedisStore(
             self.link, partitions, RULES, clock, self.counter, self.hub, now=clock.wall_ms, **options

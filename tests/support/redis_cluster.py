@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -59,7 +59,8 @@ class RedisCluster:
         clients = [self.client(node) for node in self.nodes]
         for epoch, client in enumerate(clients, 1):
             # Else two may believe for good that the other one has a slot that was moved soon afterwards.
-            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
+            with suppress(redis.ResponseError):  # it has one of its own already
+                client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", epoch)
         for client, (low, high) in zip(clients[: len(SHARES)], SHARES, strict=True):
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", low, high)
         for node in self.nodes:

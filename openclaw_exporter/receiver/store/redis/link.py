@@ -149,7 +149,7 @@ class Link:
         return results
 
     async def probe(self) -> frozenset[Partition]:
-        """Look after what is away, and now and then who has what. To be called twice a second.
+        """Look after what is away, and now and then who has what. To be called some times a second.
 
         Returns:
             The partitions that were away and can be used again.

@@ -186,8 +186,7 @@ class RedisStore(BatchingStore):
     async def pulse(self) -> None:
         """Read the shared clock, look after what was away, and do what is due here."""
         async with self._pulsing:
-            if self._away():
-                await self._link.probe()
+            await self._link.probe()
             if not await self._read_clock():
                 await self._begin_anew()
             await self._feed.catch_up()
