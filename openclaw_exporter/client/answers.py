@@ -81,13 +81,13 @@ class Delivery:
 
 def failure_of(error: Exception) -> str:
     """Return the `error.type` of an attempt that got no answer."""
-    causes = tuple(_causes(error))
+    causes = tuple(causes_of(error))
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return "dns"
     if any(isinstance(cause, (TimedOutError, TimeoutError)) for cause in causes):
         return "timeout"
     # An end of file within TLS is a peer that went away, not one that refuses.
-    if any(isinstance(cause, ssl.SSLError) and not _is_eof(cause) for cause in causes):
+    if any(isinstance(cause, ssl.SSLError) and not is_eof(cause) for cause in causes):
         return "tls"
     if isinstance(error, ProtocolError):
         return "protocol"
@@ -96,7 +96,7 @@ def failure_of(error: Exception) -> str:
 
 def why(error: Exception) -> str:
     """Return what the system says of an attempt that got no answer; empty where it says nothing."""
-    for cause in _causes(error):
+    for cause in causes_of(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return str(cause.verify_message)
         if isinstance(cause, ssl.SSLError):
@@ -131,7 +131,8 @@ def reason_of(body: bytes) -> str:
     return " ".join(part for part in (slug if _is_slug(slug) else "", ", ".join(named)) if part)
 
 
-def _causes(error: BaseException) -> list[BaseException]:
+def causes_of(error: BaseException) -> list[BaseException]:
+    """Return an error with what it comes from, the nearest first."""
     found: list[BaseException] = []
     following: BaseException | None = error
     while following is not None and following not in found:
@@ -140,5 +141,6 @@ def _causes(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _is_eof(error: BaseException) -> bool:
+def is_eof(error: BaseException) -> bool:
+    """Whether the other side ended a TLS connection without a word."""
     return isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError))

@@ -13,8 +13,9 @@ import msgspec
 from openclaw_exporter import __version__
 from openclaw_exporter.client.answers import failure_of, why
 from openclaw_exporter.client.credentials import TlsFiles
-from openclaw_exporter.client.exchange import Request
+from openclaw_exporter.client.exchange import BrokenError, Request
 from openclaw_exporter.client.settings import TlsSettings
+from openclaw_exporter.client.tls_mistakes import CLOSED, mistake_of
 from openclaw_exporter.client.transport import NO_ANSWER, KeptTransport
 from openclaw_exporter.errors import OpenClawError, UserError
 from openclaw_exporter.logs import Episodes
@@ -139,7 +140,10 @@ class Line:
         return KeptTransport(self.base, context, keep=_KEEP_SECONDS)
 
     def _silence(self, error: Exception) -> RegistryError:
-        text = why(error) or str(error) or failure_of(error)
+        if self._tls is not None and (mistake := mistake_of(error, urlsplit(self.base).hostname or "")):
+            return RegistryError(f"no secure connection to {self.base}: {mistake}")
+        closed = self._tls is not None and isinstance(error, BrokenError)
+        text = CLOSED if closed else why(error) or str(error) or failure_of(error)
         return RegistryError(f"{self.base} does not answer: {text}")
 
     def _request(self, target: str, fields: Mapping[str, str], *, silence: float) -> Request:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -209,8 +211,44 @@ def test_a_stranger_is_turned_away(made: PkiDirectory, tmp_path: Path) -> None:
     files = ("--certificate", str(other.certificate), "--key", str(other.key))
     result = command("nodes", "--endpoint", made.endpoint, "--ca", str(made.ca), *files)
     assert result.returncode == 1
-    assert "does not answer" in result.stderr
+    assert "signed by an authority in its receiver.tls.ca" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("receiver")
+def test_a_receiver_that_is_not_trusted_is_told_with_the_remedy(
+    made: PkiDirectory, reader: Identity, tmp_path: Path
+) -> None:
+    other = PkiDirectory.create(tmp_path, trust_domain="test.openclaw", hosts=("127.0.0.1",))
+    files = ("--certificate", str(reader.certificate), "--key", str(reader.key))
+    result = command("nodes", "--endpoint", made.endpoint, "--ca", str(other.ca), *files)
+    assert result.returncode == 1
+    assert f"no secure connection to {made.endpoint}: " in result.stderr
+    assert "is of no authority in the CA file" in result.stderr
+    elsewhere = made.endpoint.replace("127.0.0.1", "localhost")
+    result = command("nodes", "--endpoint", elsewhere, "--ca", str(made.ca), *files)
+    assert result.returncode == 1
+    assert "the receiver's certificate is not for localhost: " in result.stderr
+
+
+def test_what_speaks_no_tls_is_told_so(made: PkiDirectory, reader: Identity) -> None:
+    files = ("--ca", str(made.ca), "--certificate", str(reader.certificate), "--key", str(reader.key))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            client, _ = listening.accept()
+            with client, contextlib.suppress(OSError):
+                client.recv(65_536)
+                client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                client.recv(65_536)
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        endpoint = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        result = command("nodes", "--endpoint", endpoint, *files)
+        thread.join(60)
+    assert result.returncode == 1
+    assert "what listens there does not speak TLS" in result.stderr
 
 
 def test_a_receiver_that_is_not_there_is_told(made: PkiDirectory, reader: Identity) -> None:
@@ -298,6 +336,7 @@ def test_sighup_reads_the_configuration_again(made: PkiDirectory, tmp_path: Path
         agent.process.send_signal(signal.SIGHUP)
         agent.wait_for("changes of [telemetry] take effect at the next start")
         assert agent.end() == 0
+        assert "SIGTERM: the agent ends" in agent.log
 
 
 def test_the_log_is_json_where_nobody_looks_and_text_where_it_is_asked_for(

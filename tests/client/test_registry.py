@@ -324,5 +324,5 @@ def test_answers_of_something_else_are_told(answer: bytes, expected: str) -> Non
 def test_the_receivers_certificate_has_to_be_its_authoritys(scene: Running, tmp_path: Path) -> None:
     files = scene.pki.reader()
     registry = Registry(scene.url, ca=Pki(tmp_path).ca, certificate=files.certificate, key=files.key)
-    with registry, pytest.raises(RegistryError, match="does not answer"):
+    with registry, pytest.raises(RegistryError, match="is of no authority in the CA file"):
         registry.node(str(uuid4()))
