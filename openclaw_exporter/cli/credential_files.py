@@ -25,7 +25,9 @@ from openclaw_exporter.wire.tokens import KeySet
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from openclaw_exporter.client.settings import TlsSettings
     from openclaw_exporter.config import Config
+    from openclaw_exporter.receiver.settings import TlsSettings as ReceiverTlsSettings
 
 
 def unusable(config: Config) -> Iterator[str]:
@@ -36,18 +38,32 @@ def unusable(config: Config) -> Iterator[str]:
     """
     client = config.find(ClientSettings)
     if client is not None and client.enabled and client.tls.certificate is not None:
-        yield from _causes(lambda: _open_tls(client), lambda: _open_token(client))
+        missing = tuple(_unreadable(client.tls, "openclaw.tls"))
+        yield from missing or _causes(lambda: _open_tls(client))
+        yield from _causes(lambda: _open_token(client))
     receiver = config.find(ReceiverSettings)
     if receiver is not None and receiver.tls.certificate is not None:
         tokens = receiver.tokens
         deny = DenyList(receiver.tls.deny_list)
-        yield from _causes(lambda: server_context(receiver.tls), deny.open)
+        missing = tuple(_unreadable(receiver.tls, "receiver.tls"))
+        yield from missing or _causes(lambda: server_context(receiver.tls))
+        yield from _causes(deny.open)
         for source in sorted({issuer.jwks or tokens.jwks for issuer in tokens.issuers}):
             if not is_url(source):
                 yield from _causes(lambda file=Path(source): _open_keys(file))  # type: ignore[misc] # bound now
 
     if receiver is not None and is_redis(receiver.store.url):
         yield from _causes(lambda: check(target_of(receiver.store)))
+
+
+def _unreadable(tls: TlsSettings | ReceiverTlsSettings, table: str) -> Iterator[str]:
+    """Yield every file that cannot be read: whoever reads them for use stops at the first."""
+    for file in dict.fromkeys((tls.ca, tls.certificate, tls.key)):
+        try:
+            if file is not None:
+                file.open("rb").close()
+        except OSError as error:
+            yield f"{file} cannot be read: {error.strerror}; see {table}"
 
 
 def _causes(*attempts: Callable[[], object]) -> Iterator[str]:

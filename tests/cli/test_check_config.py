@@ -68,6 +68,26 @@ def test_credential_files_that_cannot_be_used_are_warnings(tmp_path: Path) -> No
     assert (code, "denied: line 1 is neither a node_id nor" in err) == (0, True)
 
 
+def test_every_credential_file_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
+    made = PkiDirectory.create(tmp_path, trust_domain="test.openclaw", hosts=("localhost",))
+    node = made.issue_node()
+    assert node.configuration is not None
+    files = (made.ca, node.certificate, node.key, tmp_path / "token.key")
+    for file in files:
+        file.unlink()
+    code, _, err = check(node.configuration)
+    assert code == 0
+    assert [line.partition(" cannot be read")[0] for line in err.splitlines()] == [
+        f"warning: {file}" for file in files
+    ]
+
+
+def test_the_file_may_be_named_as_the_other_commands_name_it(tmp_path: Path) -> None:
+    made = PkiDirectory.create(tmp_path, trust_domain="test.openclaw", hosts=("localhost",))
+    result = CliRunner().invoke(app, ["check-config", "--config", str(made.receiver_configuration)])
+    assert (result.exit_code, result.stdout) == (0, f"{made.receiver_configuration}: no errors\n")
+
+
 def test_all_errors_are_told_at_once_those_of_plugins_too(file: Path) -> None:
     pytest.importorskip("openclaw_exporter_system")
     file.write_text(BROKEN)

@@ -27,10 +27,19 @@ class _Report:
 
 @click.command(name="check-config")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--config",
+    "named",
+    type=click.Path(path_type=Path),
+    hidden=True,
+    help="The same as FILE, as the other commands call it.",
+)
 @click.option("--list-keys", is_flag=True, help="List every key that there is instead.")
 @json_option
 @click.pass_context
-def command(context: click.Context, *, file: Path | None, list_keys: bool, as_json: bool) -> None:
+def command(
+    context: click.Context, *, file: Path | None, named: Path | None, list_keys: bool, as_json: bool
+) -> None:
     """Check the configuration FILE, with the environment and the plugins, and report all its errors.
 
     Ends with 0 where it is right and with 2 where it is not. Certificates and keys that cannot be used on
@@ -39,6 +48,7 @@ def command(context: click.Context, *, file: Path | None, list_keys: bool, as_js
     if list_keys:
         _list_keys(as_json=as_json)
         return
+    file = file or named
     if file is None:
         raise UserError("name the configuration: openclaw-exporter check-config FILE")
     report = _check(file)
