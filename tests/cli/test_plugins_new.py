@@ -91,6 +91,17 @@ def test_the_place_can_be_named(tmp_path: Path) -> None:
     assert "next: pip install -e a/b && openclaw-exporter plugins check acme" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "rival"),
+    [("chimera", "openclaw-exporter-chimera"), ("http-json", "openclaw-exporter-http-json"), ("acme", "")],
+)
+def test_a_name_that_a_bundled_plugin_has_is_noted(name: str, rival: str, tmp_path: Path) -> None:
+    result = run("plugins", "new", name, "--directory", "mine", cwd=tmp_path)
+    assert (result.returncode, (tmp_path / "mine/pyproject.toml").is_file()) == (0, True)
+    assert (f"note: {rival} brings a plugin of this name" in result.stderr) == bool(rival)
+    assert ("note:" in result.stderr) == bool(rival)
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     place = tmp_path / "openclaw-exporter-acme"
     place.mkdir()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from openclaw_exporter.cli.options import config_option, json_option
 from openclaw_exporter.cli.output import print_json, print_table
+
+_BUNDLED: Final = ("chimera", "gpu", "http_json", "postgresql", "rabbitmq", "system", "textfile")
+"""What comes with openclaw-exporter[plugins], installed here or not."""
 
 if TYPE_CHECKING:
     from openclaw_exporter.plugin.host import LoadedPlugins, PluginInfo
@@ -40,7 +43,26 @@ def new(*, name: str, directory: Path | None) -> None:
     place = directory or Path(words_for(name)["distribution"])
     for path in write(name, place):
         click.echo(path)
+    if rival := _rival(name):
+        click.echo(
+            f"note: {rival} brings a plugin of this name, and where two are installed neither is loaded: "
+            "choose another name, unless yours takes its place",
+            err=True,
+        )
     click.echo(f"next: pip install -e {place} && openclaw-exporter plugins check {name}", err=True)
+
+
+def _rival(name: str) -> str:
+    """Return the distribution that has this name already, bundled or installed; empty for none."""
+    from openclaw_exporter.plugin.host import installed_plugins  # noqa: PLC0415 - only where it runs
+
+    brought = {plugin: f"openclaw-exporter-{plugin.replace('_', '-')}" for plugin in _BUNDLED}
+    for plugin, entries in installed_plugins().items():
+        brought[plugin] = entries[0].dist.name if entries[0].dist else plugin
+    # Names of distributions do not tell the two apart.
+    return next(
+        (brought[plugin] for plugin in brought if plugin.replace("_", "-") == name.replace("_", "-")), ""
+    )
 
 
 @command.command(name="check")
