@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from click.testing import CliRunner
 
+from openclaw_exporter.cli.app import app
+from openclaw_exporter.cli.commands import demo as demo_command
 from openclaw_exporter.cli.demo.neighbours import silences
 from openclaw_exporter.cli.demo.result import Result
 from openclaw_exporter.cli.demo.view import PlainView, totals
@@ -284,6 +287,15 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         2,
         f"openclaw-exporter: {in_the_way / 'kept'} cannot be written: Not a directory; see --keep\n",
     )
+
+
+def test_without_its_extra_the_demo_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    # An environment without the extra takes a minute to make.
+    monkeypatch.setattr(demo_command, "find_spec", lambda name: None if name.startswith("uv") else True)
+    result = CliRunner().invoke(app, ["demo"])
+    told = "openclaw-exporter: the demo needs what is not installed (uvicorn, uvloop): "
+    assert result.output == f"{told}pip install 'openclaw-exporter[demo,plugins]'\n"
+    assert result.exit_code == 2
 
 
 @pytest.mark.timeout(120)

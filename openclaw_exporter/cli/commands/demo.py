@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 import click
 
 from openclaw_exporter.cli.options import json_option
 from openclaw_exporter.cli.output import print_json
+from openclaw_exporter.errors import UserError
+
+_NEEDED: Final = ("httptools", "prometheus_client", "sortedcontainers", "uvicorn", "uvloop")
 
 
 @click.command(name="demo")
@@ -50,6 +55,7 @@ def command(
 
     Ends with 0 if the real agent is up at the end and the receiver refused nothing.
     """
+    _check_extras()
     from openclaw_exporter.cli.demo.ending import Ending  # noqa: PLC0415 - only where the command runs
     from openclaw_exporter.cli.demo.processes import ChildError  # noqa: PLC0415
     from openclaw_exporter.cli.demo.show import Demo, Wishes  # noqa: PLC0415
@@ -73,3 +79,13 @@ def command(
     if ending.signal is not None:
         context.exit(128 + ending.signal)
     context.exit(0 if result is not None and not result.faults else 1)
+
+
+def _check_extras() -> None:
+    """Say at once what the extra brings, before half of the demo has started without it."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        names = ", ".join(missing)
+        raise UserError(
+            f"the demo needs what is not installed ({names}): pip install 'openclaw-exporter[demo,plugins]'"
+        )
