@@ -171,6 +171,7 @@ class Agent:
             try:
                 while signals.wait_for_reload():
                     self._reload_aside(reload, signals)
+                _LOGGER.info("%s: the agent ends", signals.ending)
             finally:
                 self.stop()
                 leave_within(_EXIT_SHARE)

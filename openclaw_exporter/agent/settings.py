@@ -23,9 +23,18 @@ from openclaw_exporter.wire.fields import (
 _PRINTABLE: Final = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]"
 
 TagText = Annotated[
-    str, Meta(min_length=1, max_length=MAX_TAG_BYTES, pattern=rf"^{_PRINTABLE}+\Z", description="key:value")
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_TAG_BYTES,
+        pattern=rf"^{_PRINTABLE}+\Z",
+        description=f"printable text of 1 to {MAX_TAG_BYTES} bytes, such as 'pool:gpu'",
+    ),
 ]
-PlaceName = Annotated[str, Meta(max_length=100, pattern=rf"^{_PRINTABLE}*\Z")]
+PlaceName = Annotated[
+    str,
+    Meta(max_length=100, pattern=rf"^{_PRINTABLE}*\Z", description="up to 100 printable characters"),
+]
 Seconds = Annotated[float, Meta(ge=0.1, le=86_400)]
 Messages = Annotated[int, Meta(ge=0, le=MAX_INTEGER)]
 
@@ -49,7 +58,14 @@ class NodeSettings:
     hostname: Annotated[
         str, Meta(max_length=MAX_HOSTNAME, pattern=rf"^(?:{HOST_NAME})?\Z", description="a host name")
     ] = ""
-    version: Annotated[str, Meta(max_length=MAX_VERSION, pattern=rf"^{_PRINTABLE}*\Z")] = ""
+    version: Annotated[
+        str,
+        Meta(
+            max_length=MAX_VERSION,
+            pattern=rf"^{_PRINTABLE}*\Z",
+            description=f"up to {MAX_VERSION} printable characters",
+        ),
+    ] = ""
     region: PlaceName = ""
     environment: PlaceName = ""
     tags: Annotated[tuple[TagText, ...], Meta(max_length=MAX_ENTRIES)] = ()
@@ -59,7 +75,7 @@ class NodeSettings:
         """Check what characters cannot tell: the length in bytes, and the number of all tags together."""
         for tag in self.all_tags:
             if len(tag.encode()) > MAX_TAG_BYTES:
-                raise ValueError(f"the tag {tag[:40]!r}… is longer than {MAX_TAG_BYTES} bytes")
+                raise ValueError(f"the tag {tag[:40]!r}… takes more than {MAX_TAG_BYTES} bytes in UTF-8")
         if len(self.all_tags) > MAX_ENTRIES:
             raise ValueError(
                 f"region, environment and tags make {len(self.all_tags)} tags; {MAX_ENTRIES} are allowed"

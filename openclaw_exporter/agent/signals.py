@@ -28,11 +28,11 @@ class Signals:
     def __init__(self) -> None:
         self._reading = self._writing = self._wakeup_before = -1
         self._before: dict[signal.Signals, Any] = {}
-        self._ending = False
+        self._ending = ""
 
     @property
-    def ending(self) -> bool:
-        """Whether the process is to end."""
+    def ending(self) -> str:
+        """The signal by which the process is to end; empty where it is not."""
         return self._ending
 
     def __enter__(self) -> Self:
@@ -59,13 +59,17 @@ class Signals:
             if self._wakeup_before >= 0:
                 with contextlib.suppress(OSError):
                     os.write(self._wakeup_before, arrived)
-            if self._ending or set(_ENDING) & set(arrived):
+            for number in _ENDING:
+                if number in arrived:
+                    self._ending = number.name
+            if self._ending:
                 return False
             if signal.SIGHUP in arrived:
                 return True
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
-        self._ending = self._ending or number in _ENDING
+        if number in _ENDING:
+            self._ending = signal.Signals(number).name
 
 
 def leave_within(seconds: float) -> None:
