@@ -248,7 +248,8 @@ class Link:
             return _Again(line, code, text)
         if is_forbidden(answer):
             self._owners.forbid(line, code, text)
-            return ShardAwayError(text, ambiguous=False)
+            # A script ends where it comes to what it may not do; what it had done by then is done.
+            return ShardAwayError(text, ambiguous=call.command[0] == "EVALSHA")
         return answer
 
     async def _asked(self, host: Host, call: Call, *, durable: bool) -> Any:

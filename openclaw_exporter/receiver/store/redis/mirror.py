@@ -7,9 +7,13 @@ against a state that has changed is refused by the commit script.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.store.redis.packing import (
     REVISION_SIZE,
     States,
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.liveness import Event, NodeState
     from openclaw_exporter.receiver.registry import Registry
     from openclaw_exporter.receiver.store.redis.clock import SharedClock
+
+_logger = logging.getLogger(__name__)
 
 Counted = tuple["Event", "NodeState"]
 Sent = tuple[str, int]
@@ -48,6 +54,7 @@ class Mirror:
         self._clock = clock
         self._count = count
         self._states = States()
+        self._episodes = Episodes(_logger)
         self._sent: dict[Sent, tuple[float, list[Counted]]] = {}
 
     def send(self, node_id: str, revision: int, events: list[Counted]) -> None:
@@ -94,8 +101,9 @@ class Mirror:
             if known is not None:
                 self._take(node_id, None, at)
             return None
-        state = self._states.read(blob)
-        self._take(node_id, state, at)
+        state = self._read(node_id, blob)
+        if state is not None:
+            self._take(node_id, state, at)
         return state
 
     def correct(self, node_id: str, blob: bytes, expected: int, at: Moment) -> None:
@@ -114,7 +122,18 @@ class Mirror:
         present = 0 if known is None else known.stored
         if present == revision_of(blob) or (present != expected and is_newer(present, revision_of(blob))):
             return
-        self._take(node_id, self._states.read(blob) if blob else None, at)
+        state = self._read(node_id, blob) if blob else None
+        if state is not None or not blob:
+            self._take(node_id, state, at)
+
+    def _read(self, node_id: str, blob: bytes) -> NodeState | None:
+        """Return a state; None where it cannot be read, which the log says once."""
+        try:
+            return self._states.read(blob)
+        except msgspec.DecodeError as error:
+            text = f"what Redis holds of node {node_id} cannot be read and is left out: {error}"
+            self._episodes.begin("unreadable", node_id, text, level=logging.ERROR)
+            return None
 
     def _take(self, node_id: str, state: NodeState | None, at: Moment) -> None:
         known = self.registry.nodes.get(node_id)

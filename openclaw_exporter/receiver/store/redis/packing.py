@@ -126,7 +126,7 @@ def pack_revision(revision: int) -> bytes:
 
 def revision_of(blob: bytes) -> int:
     """Return the revision of a state; 0: there is none."""
-    return int(_REVISION.unpack_from(blob)[0]) if blob else 0
+    return int(_REVISION.unpack_from(blob)[0]) if len(blob) >= REVISION_SIZE else 0
 
 
 def pack_state(state: NodeState, *, is_heard: bool) -> bytes:

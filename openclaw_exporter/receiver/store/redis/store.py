@@ -26,6 +26,7 @@ from openclaw_exporter.receiver.store.redis.feed import Feed
 from openclaw_exporter.receiver.store.redis.leader import LEASE_SECONDS, Leader
 from openclaw_exporter.receiver.store.redis.mirror import Mirror
 from openclaw_exporter.receiver.store.redis.packing import CLOCK, FORMAT, Names, new_name
+from openclaw_exporter.receiver.store.redis.rights import try_rights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -104,6 +105,7 @@ class RedisStore(BatchingStore):
         """
         await self._link.open()
         try:
+            await try_rights(self._link)
             await self._enter()
             await self._read_clock()
             registry = Registry(self._rules, self._shared)
