@@ -366,9 +366,15 @@ class Fleet:
     def _be_a_stranger(self) -> Iterator[Happening]:
         """A node that may not be known replays before it lives."""
         name = node_id(self.size + self.dice.randint(1, 3))
-        beat = arrival(name, 1_750_000_000_000 + round(self.now * 1000), replay=self.dice.random() < 0.7)
+        # Its clock is no better than others'.
+        sent_ms = 1_750_000_000_000 + round(self.now * 1000) + self.dice.randint(-9000, 9000)
+        beat = arrival(name, sent_ms, replay=self.dice.random() < 0.7)
         self._sent.append((self.now, beat))
         yield from self._arrive(beat)
+        if beat.replay and self.dice.random() < 0.4:
+            # It lives, by a clock that was set back, and sends once more what is known.
+            yield from self._arrive(arrival(name, sent_ms - self.dice.randint(1, 5000), content="live"))
+            yield from self._arrive(beat)
 
     def _press(self) -> Iterator[Happening]:
         """Several heartbeats of one node within a commit, the last of them a little later."""

@@ -18,7 +18,7 @@ from receiver.subjects import Embedded, InlineWriter
 from receiver.trial import live_through, shortest_tail
 
 from openclaw_exporter.receiver.liveness import Rules
-from openclaw_exporter.receiver.store import embedded
+from openclaw_exporter.receiver.store import embedded, tail
 from openclaw_exporter.receiver.store.batching import BatchingStore
 from openclaw_exporter.receiver.store.redis import store as redis_store
 from support.redis import RedisServer
@@ -52,7 +52,7 @@ SETTINGS = (
     Setting(Rules(default_interval=30, max_interval=60, retention=86_400.0), 14, (None, 20, 30, 40), 0.9),
     # Intervals follow the size of the fleet.
     Setting(
-        Rules(default_interval=12, max_interval=48, retention=600.0, target_rate=1.0), 30, (None, 12, 20, 40)
+        Rules(default_interval=12, max_interval=48, retention=600.0, target_rate=0.7), 30, (None, 12, 20, 40)
     ),
 )
 
@@ -82,6 +82,9 @@ def failure_of(store: str, seed: int, count: int) -> str | None:
         stack.enter_context(mock.patch.object(redis_store, "_FOLLOW_EVERY", 1e6))
         for kind in (BatchingStore, redis_store.RedisStore):
             stack.enter_context(mock.patch.multiple(kind, _gather=0.0, _pace_seconds=0.0))
+        if seed % 2:
+            # Fold what is stored from the first states on, a few at a time.
+            stack.enter_context(mock.patch.multiple(tail, SPARE=5, _STEP=30))
         stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.CRITICAL)
         if store == "redis":

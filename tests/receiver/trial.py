@@ -308,7 +308,7 @@ class Trial:
         if not self.subject.is_shared:
             (known,) = await self.subject.states()
             late = [name for name, node in self.reference.nodes.items() if node.state == "late"]
-            self.reference.lose_lateness(name for name in late if known[name].state == "up")
+            self.reference.lose_lateness(name for name in late if name in known and known[name].state == "up")
         await self._interrupted(unheard, lost=1.0)
 
     async def _reach(self, unheard: float, kept: Kept | None = None) -> None:
@@ -391,8 +391,9 @@ async def live_through(
         for index, happening in enumerate(history):
             try:
                 await trial.live(happening)
-            except AssertionError as error:
-                return Failure(index, str(error))
+            except Exception as error:  # noqa: BLE001 - whatever it is, its history is told
+                kind = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+                return Failure(index, f"{kind}{error}")
     finally:
         subject.bring_back()
         await subject.close()
