@@ -17,6 +17,10 @@ from support.redis import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Sequence as Sequence_
+    from typing import Any
+
+    from openclaw_exporter.receiver.store.redis.calls import Call
 
 
 @pytest.fixture(scope="module")
@@ -218,5 +222,35 @@ def test_another_number_of_partitions_is_refused(url: str) -> None:
             other = Receiver(url, VirtualClock(), partitions=8)
             with pytest.raises(StateError, match="made with 16; set it to that"):
                 await other.open()
+
+    asyncio.run(main())
+
+
+def test_what_another_receiver_stores_during_a_look_up_is_looked_up_as_well(url: str) -> None:
+    async def main() -> None:
+        async with Fleet(url, 2) as fleet:
+            one, two = fleet.receivers
+            await one.beat(1000, sequence=Sequence(1, 1))
+            await two.store.follow()
+            run = two.link.run
+
+            async def meanwhile(calls: Sequence_[Call], *, durable: bool = False) -> list[Any]:
+                answers = await run(calls, durable=durable)
+                if calls[0].command[0] == "LRANGE":
+                    two.link.run = run  # type: ignore[method-assign]
+                    # The batch is still to be planned, and the changes tell of what came here too.
+                    assert (await one.beat(2000, sequence=Sequence(1, 2))).kind == "recorded"
+                    assert (await one.beat(1500, replay=True)).kind == "history"
+                    await two.store.follow()
+                return answers
+
+            two.link.run = meanwhile  # type: ignore[method-assign]
+            outcomes = await asyncio.gather(
+                two.beat(900, node_id(2), replay=True),
+                two.beat(2000, sequence=Sequence(1, 2)),
+                two.beat(1500, replay=True),
+            )
+            assert [outcome.kind for outcome in outcomes] == ["history", "duplicate", "duplicate"]
+            assert len(await one.store.history(NODE)) == 3
 
     asyncio.run(main())

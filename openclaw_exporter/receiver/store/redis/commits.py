@@ -105,26 +105,29 @@ class Commits:
         self._observer = observer
         self.conflicts = 0
 
-    async def lookup(self, arrivals: Iterable[Arrival]) -> Found:
-        """Read the stored arrivals of nodes of which some may be duplicates."""
+    async def lookup(self, arrivals: Sequence[Arrival]) -> Found:
+        """Read the stored arrivals of nodes of which some may be duplicates.
+
+        Meanwhile the mirror may learn of what other receivers have stored; then those nodes are read as well.
+        """
         needs = self._mirror.registry.needs_lookup
-        wanted: defaultdict[str, list[Arrival]] = defaultdict(list)
+        sent: defaultdict[str, set[int]] = defaultdict(set)
         for arrival in arrivals:
-            if needs(arrival):
-                wanted[arrival.node_id].append(arrival)
+            sent[arrival.node_id].add(arrival.sent_ms)
         digests: dict[Key, bytes] = {}
         newest: dict[str, int] = {}
         records: dict[str, bytes] = {}
         lost: set[str] = set()
-        for node_id, found in zip(wanted, await self.arrivals(wanted) if wanted else (), strict=True):
-            if not isinstance(found, list):
-                lost.add(node_id)
-                continue
-            records[node_id] = found[-1] if found else NO_ARRIVAL
-            rows = self.kept(node_id, found)
-            newest[node_id] = max((row.sent_ms for row in rows), default=0)
-            sent = {arrival.sent_ms for arrival in wanted[node_id]}
-            digests.update(((node_id, row.sent_ms), row.digest) for row in rows if row.sent_ms in sent)
+        while wanted := {one.node_id for one in arrivals if needs(one)} - records.keys() - lost:
+            for node_id, found in zip(wanted, await self.arrivals(wanted), strict=True):
+                if not isinstance(found, list):
+                    lost.add(node_id)
+                    continue
+                records[node_id] = found[-1] if found else NO_ARRIVAL
+                rows = self.kept(node_id, found)
+                newest[node_id] = max((row.sent_ms for row in rows), default=0)
+                known = ((row.sent_ms, row.digest) for row in rows if row.sent_ms in sent[node_id])
+                digests.update(((node_id, sent_ms), digest) for sent_ms, digest in known)
         return Found(Stored(digests, newest), records, lost)
 
     async def arrivals(self, nodes: Iterable[str]) -> list[Any]:

@@ -232,7 +232,7 @@ class RedisStore(BatchingStore):
         for _ in range(_ROUNDS):
             if not rest:
                 return
-            found = await self._commits.lookup(arrivals[index] for index in rest)
+            found = await self._commits.lookup([arrivals[index] for index in rest])
             if found.lost:
                 rest = [index for index in rest if arrivals[index].node_id not in found.lost]
             at = self._shared.read()
