@@ -47,6 +47,9 @@ class Leader:
         clock: This machine's clocks.
         planning: Held while a plan is under way.
         kept: How many events the log keeps.
+
+    Attributes:
+        tells: Whether this receiver speaks for all: it had the lease last, as far as it knows.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Leader:
         self._kept = kept
         self._until = clock.elapsed()
         self._trimmed_at = clock.elapsed()
+        self.tells = False
 
     @property
     def leads(self) -> bool:
@@ -78,10 +82,12 @@ class Leader:
     def lease(self, asked_at: float) -> None:
         """Note that the lease was given to a question of that moment."""
         self._until = asked_at + LEASE_SECONDS
+        self.tells = True
 
     def end(self) -> None:
         """Note that somebody else has it."""
         self._until = self._clock.elapsed()
+        self.tells = False
 
     async def work(self, heard: Callable[[], Moment | None]) -> None:
         """Do what is due.

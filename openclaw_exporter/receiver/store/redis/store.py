@@ -172,11 +172,11 @@ class RedisStore(BatchingStore):
     def held(self) -> Held:
         """Return what the brake holds: on the receiver that decides, so that one says so."""
         held = super().held()
-        return held if self._leader.leads else Held(0, 0, held.live)
+        return held if self._leader.tells else Held(0, 0, held.live)
 
     def census(self) -> Census | None:
-        """Count the registry, on the receiver that has the lease; see `Store.census`."""
-        return super().census() if self._leader.leads else None
+        """Count the registry, on the receiver that has the lease or had it last; see `Store.census`."""
+        return super().census() if self._leader.tells else None
 
     async def history(self, node_id: str) -> list[KeyRow]:
         """Return what arrived from a node in the last hour, oldest first."""
