@@ -23,6 +23,8 @@ ELSEWHERE = {
     "hw_gpu_utilization_ratio": "hw.gpu.utilization as it is called where it comes by OTLP",
 }
 UNUSED = {
+    "openclaw.registry.store.conflict": "with a shared store only: the panel would be empty elsewhere",
+    "openclaw.registry.store.partition.away": "with a shared store only; readiness and 503s tell it too",
     "cgroup.pids.usage": "inside a container only: the panel would be empty elsewhere; load tells it too",
     "cgroup.pids.limit": "as cgroup.pids.usage",
 }
