@@ -63,6 +63,7 @@ class Receiver:
         clock: VirtualClock,
         *,
         kept: int = 1000,
+        timeout: float = 20.0,
         partitions: int = 16,
         secret: Path | None = None,
         **options: Any,
@@ -76,7 +77,7 @@ class Receiver:
             database=parts.database,
             username=parts.username,
             password_file=secret,
-            timeout=1.0,
+            timeout=timeout,
             partitions=partitions,
         )
         self.link = Link(target, ALL)

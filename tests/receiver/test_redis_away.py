@@ -73,7 +73,7 @@ def test_ten_minutes_without_redis_end_nobody(server: RedisServer) -> None:
 
 def test_what_was_stored_and_not_heard_of_is_a_duplicate(server: RedisServer) -> None:
     async def main() -> None:
-        async with Fleet(server.url) as fleet:
+        async with Fleet(server.url, timeout=5.0) as fleet:
             (one,) = fleet.receivers
             await one.beat(1000)
             server.freeze()

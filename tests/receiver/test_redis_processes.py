@@ -44,7 +44,7 @@ def receivers(pki: Pki, tmp_path: Path, redis_server: RedisServer) -> Iterator[l
         command.start()
         commands.append(command)
     for command in commands:
-        command.ready()
+        command.ready(timeout=180)
     yield commands
     for command in commands:
         command.stop()
@@ -120,7 +120,7 @@ def test_receivers_die_and_come_back_and_nothing_acknowledged_is_lost(
             swarm.beat(*others)
             assert swarm.stored(others[0]) == swarm.acknowledged
             receiver.start()
-            receiver.ready()
+            receiver.ready(timeout=180)
             swarm.beat(number)
             wait_until(lambda one=number: set(swarm.shown(one).values()) == {"up"}, what="all nodes again")
             assert swarm.stored(number) == swarm.acknowledged
@@ -170,7 +170,7 @@ def test_without_its_redis_a_receiver_says_so_and_recovers(
         assert set(swarm.shown(1).values()) == {"up"}
         redis_server.start()
         for receiver in receivers:
-            receiver.ready()
+            receiver.ready(timeout=180)
         swarm.beat(0, 1, 2)
         assert swarm.stored(2) == swarm.acknowledged
         assert total(receivers, "openclaw_registry_node_expired_total") == 0
