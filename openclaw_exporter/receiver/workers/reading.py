@@ -35,6 +35,7 @@ class RemoteReading:
         self._number = 0
         self._answers: dict[int, asyncio.Future[Answered | Begun]] = {}
         self._streams: dict[int, asyncio.Queue[Piece | Cut]] = {}
+        self._aborts: dict[int, Callable[[], None]] = {}
         self.handlers: Handlers = {path: partial(self._ask, path) for path in BY_PATH if path != AVAILABILITY}
 
     def answered(self, answer: Answered | Begun) -> None:
@@ -49,6 +50,9 @@ class RemoteReading:
         """Take a piece of an answer, or its abrupt end; one that nobody waits for any more goes nowhere."""
         if part.number in self._streams:
             self._streams[part.number].put_nowait(part)
+        if isinstance(part, Cut) and part.number in self._aborts:
+            # At once: a reader that is cut off for not reading keeps the piece before it waiting for ever.
+            self._aborts[part.number]()
 
     async def _ask(self, template: str, scope: Scope, *arguments: str) -> Answer | Stream:
         self._number += 1
@@ -73,13 +77,16 @@ class RemoteReading:
         number = begun.number
         leave = partial(self._leave, number)
         protocol.on_shutdown = partial(leave, gone=False)
+        self._aborts[number] = protocol.transport.abort
         gone = asyncio.create_task(_watch(receive, partial(leave, gone=True)), name="openclaw-relayed")
         try:
             await send({"type": "http.response.start", "status": begun.status, "headers": begun.fields})
             await self._carry(number, protocol, may_read, send)
         finally:
             protocol.on_shutdown = None
-            del self._streams[number]
+            del self._streams[number], self._aborts[number]
+            # Whatever ended it, the other side must not wait for the reader any more.
+            leave(gone=True)
             gone.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await gone
