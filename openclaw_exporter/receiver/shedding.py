@@ -60,6 +60,11 @@ class Shedding:
         """Whether some are refused now, or were and have not all had their time to come back."""
         return self._share > 0 or self._clock.elapsed() < self._last_due
 
+    @property
+    def due(self) -> float:
+        """Seconds until the last of those that were turned away is due, 0 where all are."""
+        return max(0.0, self._last_due - self._clock.elapsed())
+
     def note_lag(self, seconds: float) -> None:
         """Note how late the loop's last pulse came."""
         late = seconds > self._max_lag

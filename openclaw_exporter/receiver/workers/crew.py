@@ -49,6 +49,12 @@ _STALLED: Final = round(STALL_SECONDS / PERIOD)
 _HANGS: Final = 6 * _STALLED
 """Ticks of silence after which it is replaced. Not seconds: all may have been stopped together."""
 
+_STARTS: Final = 4 * _HANGS
+"""Ticks that it may take to start."""
+
+_QUIET: Final = 4
+"""Ticks of silence after which it is passed no more connections while another may have them."""
+
 _STOP_SECONDS: Final = 4.5
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 30.0
@@ -82,6 +88,7 @@ class Crew:
         check: Callable[[], Awaitable[None]],
     ) -> None:
         self._count = settings.workers
+        self._clock = clock
         self._packed = pack_settings(_share(settings))
         self._shedding = shedding
         self._metrics = metrics
@@ -92,6 +99,7 @@ class Crew:
         self._clerk = Clerk(store, rate, clock, shedding, metrics)
         self._members: dict[Member, Desk] = {}
         self._pause = _FIRST_PAUSE
+        self._told_until = -math.inf
         self._starting: set[asyncio.Task[None]] = set()
         self._said: dict[tuple[int, str, str], tuple[Member, float]] = {}
         self._door: Door | None = None
@@ -122,7 +130,7 @@ class Crew:
             status = self._failed.exit_status
             raise UserError(f"receiver.workers: a worker ended with {status} before it was ready, see above")
         self._serving = True
-        self._door = Door(listening, lambda: [member for member in self._members if member.ready])
+        self._door = Door(listening, self._takers)
         self._door.open()
 
     async def stop(self) -> None:
@@ -149,14 +157,16 @@ class Crew:
     def tick(self, lag: float) -> None:
         """Note what keeps nodes from being heard; a worker that hangs is replaced."""
         self._shedding.note_lag(lag)
-        deaf = self._shedding.active or not any(member.ready for member in self._members)
+        told = self._shedding.active or self._clock.elapsed() < self._told_until
+        deaf = told or not any(member.ready for member in self._members)
         for member in self._members:
             member.silence += 1
             # What it turns away it tells in time; what it does not hear it cannot.
             deaf = deaf or member.status.shedding or (member.ready and member.silence > _STALLED)
-            if member.ready and member.silence > _HANGS:
+            if member.silence > (_HANGS if member.ready else _STARTS):
                 _logger.error("worker %d does not answer; another takes its place", member.pid)
                 member.kill()
+                member.silence = 0
         if deaf:
             self._store.shed()
 
@@ -174,8 +184,13 @@ class Crew:
         checks = {"workers": bool(ready)}
         for member in ready:
             for name, passed in member.status.checks.items():
-                checks[name] = checks.get(name, True) and passed
+                checks[name] = checks.get(name, False) or passed
         return checks
+
+    def _takers(self) -> list[Member]:
+        """Return whom connections can be passed: workers that hang or lack keys if there is no other."""
+        ready = [member for member in self._members if member.ready]
+        return [member for member in ready if member.silence <= _QUIET and member.is_of_use] or ready
 
     def _pids(self) -> list[int]:
         return [member.pid for member in list(self._members)]
@@ -217,6 +232,8 @@ class Crew:
 
     def _ended(self, member: Member) -> None:
         self._members.pop(member).close()
+        # Those whom it has told to come back later still believe it.
+        self._told_until = max(self._told_until, self._clock.elapsed() + member.status.due)
         if not self._serving:
             self._failed = member
             self._all_ready.set()

@@ -27,6 +27,10 @@ _PAUSE: Final = 0.02
 _HANDSHAKES: Final = 256
 """Handshakes of one worker under way; who comes then waits outside, instead of all being late."""
 
+_COUNTED_FOR: Final = 1.0
+"""Seconds for which a handshake counts among those: one that takes longer waits for its client, which costs
+nothing, and must not keep others out."""
+
 
 class Taker(Protocol):
     """Somebody whom a connection can be passed."""
@@ -60,6 +64,9 @@ class Door:
         self._again = None
         self._is_open = True
         self._loop.add_reader(self._listening, self._accept)
+        if self._held is not None:
+            # It was accepted before: no other connection has to come for its sake.
+            self._accept()
 
     def close(self) -> None:
         """Accept no more."""
@@ -118,6 +125,7 @@ class Threshold:
         self._take = take
         self._loop = asyncio.get_running_loop()
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._counted: dict[asyncio.Task[None], asyncio.TimerHandle] = {}
         self._is_open = False
         self._ended = False
         self.count = 0
@@ -149,7 +157,7 @@ class Threshold:
             self._is_open = False
 
     def _receive(self) -> None:
-        while len(self._handshakes) < _HANDSHAKES:
+        while len(self._counted) < _HANDSHAKES:
             try:
                 _, descriptors, _, _ = socket.recv_fds(self._passed, 1, 1)
             except BlockingIOError:
@@ -167,10 +175,16 @@ class Threshold:
         connection.setblocking(False)
         handshake = self._loop.create_task(self._take(connection), name="openclaw-handshake")
         self._handshakes.add(handshake)
+        self._counted[handshake] = self._loop.call_later(_COUNTED_FOR, self._count_out, handshake)
         handshake.add_done_callback(self._done)
 
     def _done(self, handshake: asyncio.Task[None]) -> None:
         self._handshakes.discard(handshake)
+        self._count_out(handshake)
+
+    def _count_out(self, handshake: asyncio.Task[None]) -> None:
+        if (timer := self._counted.pop(handshake, None)) is not None:
+            timer.cancel()
         if not self._is_open and not self._ended:
             self._open()
 

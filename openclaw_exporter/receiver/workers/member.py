@@ -58,7 +58,7 @@ class Member:
         self._passed = 0
         self._burying: asyncio.Task[None] | None = None
         self.ready = False
-        self.status = Status(0, 0, 0.0, shedding=False, checks={})
+        self.status = Status(0, 0, 0.0, shedding=False, checks={}, due=0.0)
         self.silence = 0
         self.started_at = time.monotonic()
         self.gone = asyncio.Event()
@@ -99,6 +99,11 @@ class Member:
     def load(self) -> int:
         """How many connections it has, with those that are on their way to it."""
         return self.status.connections + self._passed - self.status.passed
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether it has all that it needs to answer nodes."""
+        return all(self.status.checks.values())
 
     def send(self, message: Message) -> None:
         """Send it a message."""

@@ -151,6 +151,7 @@ class Status(Message, tag=5):
         lag: How late its loop came, at worst, in the last 15 seconds; seconds.
         shedding: Whether it has turned somebody away, or told somebody to wait until now.
         checks: What must be true for it to be of use, by name.
+        due: Seconds until the last of those whom it told to come back is due.
     """
 
     connections: int
@@ -158,6 +159,7 @@ class Status(Message, tag=5):
     lag: float
     shedding: bool
     checks: dict[str, bool]
+    due: float
 
 
 class Counted(Message, tag=6):

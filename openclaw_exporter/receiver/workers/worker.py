@@ -7,11 +7,13 @@ import logging
 import os
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 from opentelemetry.metrics import NoOpMeterProvider
 
+from openclaw_exporter.errors import UserError
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.front import Front
 from openclaw_exporter.receiver.metrics import ReceiverMetrics
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.workers.messages import ToWorker
 
 
+_logger = logging.getLogger(__name__)
+
 _EXTRA: tuple[str, ...] = ("condition", "cause")
 """What is told of an episode, see `Episodes`."""
 
@@ -56,10 +60,11 @@ def main(channel: int, passed: int) -> None:
         passed: The descriptor over which connections are passed.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(socket.socket(fileno=channel), socket.socket(fileno=passed)))
+        status = runner.run(_run(socket.socket(fileno=channel), socket.socket(fileno=passed)))
+    sys.exit(status)
 
 
-async def _run(connected: socket.socket, passed: socket.socket) -> None:
+async def _run(connected: socket.socket, passed: socket.socket) -> int:
     first: asyncio.Queue[ToWorker] = asyncio.Queue()
     channel = Channel(TO_WORKER, first.put_nowait, _leave)
     await channel.open(connected)
@@ -67,13 +72,21 @@ async def _run(connected: socket.socket, passed: socket.socket) -> None:
     assert isinstance(greeting, Greeting)  # noqa: S101 - what the registry's process says first
     logging.getLogger().handlers[:] = [_Reporter(channel)]
     logging.getLogger().setLevel(greeting.log_level)
-    worker = Worker(unpack_settings(greeting.settings), channel)
-    channel.hand_to(worker.received)
-    while not first.empty():
-        worker.received(first.get_nowait())
-    with quiet_handshakes():
-        await worker.run(passed)
+    try:
+        worker = Worker(unpack_settings(greeting.settings), channel)
+        channel.hand_to(worker.received)
+        while not first.empty():
+            worker.received(first.get_nowait())
+        with quiet_handshakes():
+            await worker.run(passed)
+    except UserError as error:
+        # A file that was good when the receiver started; it is tried again.
+        _logger.error("a worker cannot start: %s", error)  # noqa: TRY400 - a user's mistake
+        status = 1
+    else:
+        status = 0
     await channel.close()
+    return status
 
 
 def _leave() -> None:
@@ -96,8 +109,10 @@ class Worker:
         self._metrics = ReceiverMetrics(NoOpMeterProvider().get_meter("openclaw_exporter"), "")
         clock = SystemClock()
         limits = settings.limits
-        shedding = Shedding(clock, max_lag=limits.loop_lag, readmissions=limits.readmissions)
-        self._front = Front(settings, clock, shedding, self._metrics, self._recorder, self._reading.handlers)
+        self._shedding = Shedding(clock, max_lag=limits.loop_lag, readmissions=limits.readmissions)
+        self._front = Front(
+            settings, clock, self._shedding, self._metrics, self._recorder, self._reading.handlers
+        )
         self._pulse = Pulse(self._tick, self._second)
         self._stopping = asyncio.Event()
         self._threshold: Threshold | None = None
@@ -146,6 +161,7 @@ class Worker:
                 self._pulse.lag,
                 self._recorder.take_shed(),
                 dict(self._front.checks()),
+                self._shedding.due,
             )
         )
 
@@ -165,9 +181,18 @@ class _Reporter(logging.Handler):
         self._formatter = logging.Formatter()
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Hand a record over; one that cannot be must not disturb whoever logs."""
+        try:
+            self._channel.send(self._logged(record))
+        except Exception:  # noqa: BLE001 - as every handler of the standard library
+            self.handleError(record)
+
+    def _logged(self, record: logging.LogRecord) -> Logged:
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + self._formatter.formatException(record.exc_info)
         named: dict[str, Any] = vars(record)
         extra: dict[str, str] = {name: str(named[name]) for name in _EXTRA if name in named}
-        self._channel.send(Logged(record.levelno, record.name, text, extra))
+        # The name of a file may be no UTF-8.
+        text = text.encode(errors="backslashreplace").decode()
+        return Logged(record.levelno, record.name, text, extra)
