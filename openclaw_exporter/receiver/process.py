@@ -32,7 +32,8 @@ def observe_process(
     def directories() -> list[Path]:
         return [proc, *(proc.parent / str(child) for child in children())]
 
-    instruments.observe("process.cpu.time", lambda: _cpu(directories()[1:]))
+    most: dict[str, float] = {}
+    instruments.observe("process.cpu.time", lambda: _cpu(directories()[1:], most))
     instruments.observe("process.memory.usage", lambda: _sum(_memory(one, page) for one in directories()))
     instruments.observe(
         "process.unix.file_descriptor.count", lambda: _sum(_descriptors(one) for one in directories())
@@ -40,7 +41,7 @@ def observe_process(
     instruments.observe("process.uptime", lambda: [(time.monotonic() - started, {})])
 
 
-def _cpu(children: Iterable[Path]) -> Iterable[Series]:
+def _cpu(children: Iterable[Path], most: dict[str, float]) -> Iterable[Series]:
     times = os.times()
     # A child that has ended is counted with its parent from then on (times(2)).
     user, system = times.user + times.children_user, times.system + times.children_system
@@ -51,7 +52,10 @@ def _cpu(children: Iterable[Path]) -> Iterable[Series]:
             continue
         user += int(fields[11]) / _TICKS
         system += int(fields[12]) / _TICKS
-    return [(user, {"cpu.mode": "user"}), (system, {"cpu.mode": "system"})]
+    for mode, seconds in (("user", user), ("system", system)):
+        # One that ends between the two readings is in neither of them: the sum must not go back for it.
+        most[mode] = max(most.get(mode, 0.0), seconds)
+    return [(seconds, {"cpu.mode": mode}) for mode, seconds in most.items()]
 
 
 def _sum(amounts: Iterable[int | None]) -> Iterable[Series]:

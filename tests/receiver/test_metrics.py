@@ -160,6 +160,32 @@ def test_what_proc_does_not_tell_is_not_exported(tmp_path: Path) -> None:
     assert names == {"process.cpu.time", "process.uptime"}
 
 
+def test_the_cpu_time_of_all_processes_does_not_go_back_when_one_ends_between_two_readings(
+    tmp_path: Path,
+) -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader])
+    stat = tmp_path / "77" / "stat"
+    stat.parent.mkdir()
+    stat.write_text("77 (python) S " + " ".join(["0"] * 10) + " 500000 300000 0 0\n")
+    observe_process(Instruments(provider.get_meter("test")), tmp_path / "self", children=lambda: [77])
+
+    def used() -> dict[object, float]:
+        collected = reader.get_metrics_data()
+        assert collected is not None
+        metrics = collected.resource_metrics[0].scope_metrics[0].metrics
+        (cpu,) = [metric for metric in metrics if metric.name == "process.cpu.time"]
+        return {point.attributes["cpu.mode"]: point.value for point in cpu.data.data_points}
+
+    before = used()
+    assert before["user"] > 1000
+    stat.unlink()
+    after = used()
+    provider.shutdown()
+    assert after["user"] >= before["user"]
+    assert after["system"] >= before["system"]
+
+
 def test_a_pulse_goes_on_when_what_it_drives_fails(caplog: pytest.LogCaptureFixture) -> None:
     beats: list[int] = []
     third = asyncio.Event()
