@@ -232,3 +232,31 @@ def test_events_that_were_moved_do_not_stay_behind(server: RedisServer, client: 
             assert sum(client.xlen(key) for key in client.keys("*:outbox")) == 0
 
     asyncio.run(main())
+
+
+def test_numbers_of_events_that_a_fail_over_has_lost_are_not_given_again(
+    server: RedisServer, client: redis.Redis
+) -> None:
+    async def main() -> None:
+        async with Fleet(server.url, 2) as fleet:
+            one, two = fleet.receivers
+            await one.beat(1000)
+            await fleet.wait(1)
+            keys = client.keys("openclaw:{events}:*")
+            before = {key: client.dump(key) for key in keys}
+            await one.beat(1000, node_id(2))
+            await fleet.wait(1)
+            place = f"{one.hub.run}-{one.hub.end}"
+            for key, value in before.items():
+                client.restore(key, 0, value, replace=True)
+            # As a server does that was another one.
+            client.client_kill_filter(_type="normal", skipme=True)
+            await fleet.wait(5)
+            await one.beat(1000, node_id(3))
+            await fleet.wait(2)
+            for receiver in fleet.receivers:
+                assert receiver.hub.end == 3
+                assert await receiver.told(place) == ["registered"]
+            assert (await fleet.join()).hub.end == 3
+
+    asyncio.run(main())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.clock import Clock
     from openclaw_exporter.receiver.listening import Moment
     from openclaw_exporter.receiver.store.redis.commits import Commits
+    from openclaw_exporter.receiver.store.redis.feed import Log
     from openclaw_exporter.receiver.store.redis.link import Link
     from openclaw_exporter.receiver.store.redis.mirror import Mirror
     from openclaw_exporter.receiver.store.redis.packing import Names
@@ -46,7 +47,7 @@ class Leader:
         commits: Stores what time has made of nodes.
         clock: This machine's clocks.
         planning: Held while a plan is under way.
-        kept: How many events the log keeps.
+        log: The log as this receiver has read it.
 
     Attributes:
         tells: Whether this receiver speaks for all: it had the lease last, as far as it knows.
@@ -61,7 +62,7 @@ class Leader:
         clock: Clock,
         *,
         planning: asyncio.Lock,
-        kept: int,
+        log: Log,
     ) -> None:
         self._link = link
         self._names = names
@@ -69,7 +70,8 @@ class Leader:
         self._commits = commits
         self._clock = clock
         self._planning = planning
-        self._kept = kept
+        self._log = log
+        self._number = 0
         self._until = clock.elapsed()
         self._trimmed_at = clock.elapsed()
         self.tells = False
@@ -95,6 +97,7 @@ class Leader:
         Args:
             heard: Returns until when all heartbeats are known; see `Registry.plan`. None: nothing is.
         """
+        self._number = max(self._number, self._log.end)
         if self.leads:
             await self._sweep(heard)
             await self._move()
@@ -163,7 +166,7 @@ class Leader:
         names = self._names
         script = self._link.script("move")
         events = [fields[1] for _, fields in entries]
-        words = (new_name(), partition, at, entries[-1][0], self._kept, *events)
+        words = (new_name(), partition, at, entries[-1][0], self._log.size, self._number, *events)
         return Call(EVENTS, ("EVALSHA", script, 2, names.positions, names.log, *words))
 
     async def _trim(self) -> None:

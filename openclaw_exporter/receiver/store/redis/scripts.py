@@ -134,12 +134,16 @@ return {is[1], string.format('%d', ms), interruption, leader}
 MOVE: Final = """
 -- Append a partition's events to the one numbered log, if nobody else did.
 -- KEYS: positions, log; ARGV: a run's name, partition, its position expected and new, how many events are
--- kept, the events
+-- kept, the greatest number that is known, the events
 -- Returns the position that is there now
 local at = redis.call('HGET', KEYS[1], ARGV[2]) or '0-0'
 if at ~= ARGV[3] then return at end
 redis.call('HSETNX', KEYS[1], 'run', ARGV[1])
-for i = 6, #ARGV do
+-- A fail-over may have lost the last ones: readers have read them, and their numbers are not given again.
+if tonumber(ARGV[6]) > tonumber(redis.call('HGET', KEYS[1], 'number') or 0) then
+  redis.call('HSET', KEYS[1], 'number', ARGV[6])
+end
+for i = 7, #ARGV do
   local number = redis.call('HINCRBY', KEYS[1], 'number', 1)
   redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[5], string.format('%d-0', number), 'event', ARGV[i])
 end

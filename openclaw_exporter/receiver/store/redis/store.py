@@ -119,7 +119,7 @@ class RedisStore(BatchingStore):
                 self._commits,
                 self._clock,
                 planning=self._planning,
-                kept=self._log.size,
+                log=self._log,
             )
             await self._feed.catch_up()
         except BaseException:
