@@ -118,7 +118,11 @@ class Commits:
         newest: dict[str, int] = {}
         records: dict[str, bytes] = {}
         lost: set[str] = set()
-        while wanted := {one.node_id for one in arrivals if needs(one)} - records.keys() - lost:
+
+        def wants(arrival: Arrival) -> bool:
+            return needs(arrival) or self._is_refused(arrival)
+
+        while wanted := {one.node_id for one in arrivals if wants(one)} - records.keys() - lost:
             for node_id, found in zip(wanted, await self.arrivals(wanted), strict=True):
                 if not isinstance(found, list):
                     lost.add(node_id)
@@ -129,6 +133,16 @@ class Commits:
                 known = ((row.sent_ms, row.digest) for row in rows if row.sent_ms in sent[node_id])
                 digests.update(((node_id, sent_ms), digest) for sent_ms, digest in known)
         return Found(Stored(digests, newest), records, lost)
+
+    def _is_refused(self, arrival: Arrival) -> bool:
+        """Whether an arrival is of an epoch that is over: no commit would tell that its key is stored."""
+        state = self._mirror.registry.nodes.get(arrival.node_id)
+        return (
+            state is not None
+            and arrival.sequence is not None
+            and not arrival.replay
+            and arrival.sequence.epoch < state.epoch
+        )
 
     async def arrivals(self, nodes: Iterable[str]) -> list[Any]:
         """Return the records of each node's arrivals, or an error."""
