@@ -181,14 +181,14 @@ class Trial:
         # As soon as a receiver knows of it, it hears not all of its nodes any more.
         await self.subject.tick()
         outcomes = await self.subject.submit(receiver, arrivals, 0.0)
-        for arrival, outcome in zip(arrivals, outcomes, strict=True):
-            assert (outcome is None) == (self.subject.part_of(arrival.node_id) == part)
-            if outcome is not None:
-                self.answered([arrival], [outcome], [self.now()])
+        is_there = [self.subject.part_of(arrival.node_id) != part for arrival in arrivals]
+        assert [outcome is not None for outcome in outcomes] == is_there
+        heard = [arrival for arrival, there in zip(arrivals, is_there, strict=True) if there]
+        self.answered(heard, list(filter(None, outcomes)), [self.now()] * len(heard))
         await self._pass_unheard(seconds)
         self.subject.bring_back()
         await self._reach(seconds)
-        refused = [arrival for arrival, outcome in zip(arrivals, outcomes, strict=True) if outcome is None]
+        refused = [arrival for arrival, there in zip(arrivals, is_there, strict=True) if not there]
         if refused:
             await self.arrive(receiver, refused)
 
