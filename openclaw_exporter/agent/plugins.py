@@ -7,12 +7,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from openclaw_exporter.plugin.host import installed_plugins, load_plugins
+from openclaw_exporter.plugin.host import load_plugins, scan_plugins
 
 if TYPE_CHECKING:
     from openclaw_exporter.agent.collection import Collection
     from openclaw_exporter.agent.settings import AgentConfig
-    from openclaw_exporter.plugin.host import LoadedPlugins
+    from openclaw_exporter.plugin.host import Installed, LoadedPlugins
 
 _LOGGER: Final = logging.getLogger(__name__)
 
@@ -30,9 +30,12 @@ class PluginLoader:
 
     def start(self, config: AgentConfig) -> None:
         """Begin to load every plugin, each on a thread of its own; its collectors run as soon as they are."""
+        installed = scan_plugins()
         self._threads = tuple(
-            threading.Thread(target=self._load_first, args=(config, name), name=f"load-{name}", daemon=True)
-            for name in _names(config)
+            threading.Thread(
+                target=self._load_first, args=(config, name, installed), name=f"load-{name}", daemon=True
+            )
+            for name in sorted(installed.wanted(config.plugins))
         )
         for thread in self._threads:
             thread.start()
@@ -46,27 +49,29 @@ class PluginLoader:
 
     def reload(self, old: AgentConfig, new: AgentConfig) -> None:
         """Load again each plugin whose configuration is another one; a plugin that fails stays as it was."""
-        present = _names(new)
-        for name in sorted({*_names(old), *present}):
+        installed = scan_plugins()
+        present = installed.wanted(new.plugins)
+        for name in sorted({*installed.wanted(old.plugins), *present}):
             if old.collection == new.collection and old.plugins.get(name) == new.plugins.get(name):
                 continue
-            if name not in present:  # a mistaken table that is gone
-                self._collection.note_loaded(name)
-                continue
-            loaded = _load(new, name)
             mine = [item for item in self._collection.loaded if item.plugin == name]
+            others = [item for item in self._collection.loaded if item.plugin != name]
+            if name not in present:  # its table is gone, and without one it has nothing to do
+                self._collection.note_loaded(name)
+                self._collection.replace(others)
+                continue
+            loaded = _load(new, name, installed)
             if loaded.failures:
                 kept = "; the collectors that run stay as they are" if mine else ""
                 _LOGGER.error("%s%s", loaded.failures[0], kept)
                 self._collection.note_unloaded(name)
                 continue
             self._collection.note_loaded(name)
-            others = [item for item in self._collection.loaded if item.plugin != name]
             self._collection.replace((*others, *loaded.collectors))
             _LOGGER.info("plugin %s: %d collectors after the reload", name, len(loaded.collectors))
 
-    def _load_first(self, config: AgentConfig, name: str) -> None:
-        loaded = _load(config, name)
+    def _load_first(self, config: AgentConfig, name: str, installed: Installed) -> None:
+        loaded = _load(config, name, installed)
         for failure in loaded.failures:
             _LOGGER.error("%s", failure)
             self._collection.note_unloaded(name)
@@ -74,12 +79,7 @@ class PluginLoader:
             self._collection.add(loaded.collectors)
 
 
-def _names(config: AgentConfig) -> list[str]:
-    """Return every plugin that is installed or that has a table; the latter may be a mistake to be named."""
-    return sorted({*installed_plugins(), *config.plugins})
-
-
-def _load(config: AgentConfig, name: str) -> LoadedPlugins:
+def _load(config: AgentConfig, name: str, installed: Installed) -> LoadedPlugins:
     table = config.plugins.get(name, {})
     if table.get("isolation") == "process" and table.get("enabled") is not False:
         from openclaw_exporter.agent.elsewhere import load_elsewhere  # noqa: PLC0415 - only when used
@@ -91,4 +91,5 @@ def _load(config: AgentConfig, name: str) -> LoadedPlugins:
         default_deadline=config.collection.deadline,
         only={name},
         source=config.source,
+        installed=installed,
     )

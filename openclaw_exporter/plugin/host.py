@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem, PluginError
 from openclaw_exporter.plugin.hooks import PROJECT
@@ -23,17 +23,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GROUP",
+    "ON_REQUEST",
     "HostKeys",
+    "Installed",
     "LoadedCollector",
     "LoadedPlugins",
     "PluginFailure",
     "PluginInfo",
     "installed_plugins",
     "load_plugins",
+    "scan_plugins",
 ]
 
 GROUP: Final = PROJECT
 """The group of the entry points."""
+
+ON_REQUEST: Final = f"{PROJECT}.on_request"
+"""The group in which a plugin lists itself too that has nothing to do without its table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +102,37 @@ class LoadedPlugins:
         return {plugin.name: (plugin.distribution, plugin.version) for plugin in self.plugins}
 
 
-def installed_plugins() -> dict[str, tuple[EntryPoint, ...]]:
-    """Return the entry points of our group by name, without importing any; more than one is a clash."""
+class Installed(NamedTuple):
+    """What is installed, by its metadata alone.
+
+    Attributes:
+        plugins: The entry points of our group by name; more than one is a clash.
+        on_request: Those that have nothing to do without their table.
+    """
+
+    plugins: Mapping[str, tuple[EntryPoint, ...]]
+    on_request: frozenset[str] = frozenset()
+
+    def wanted(self, tables: Mapping[str, object]) -> set[str]:
+        """Return the plugins that have something to do under these tables, and the tables of no plugin."""
+        return {*(self.plugins.keys() - self.on_request), *tables}
+
+
+def scan_plugins() -> Installed:
+    """Read the metadata of all distributions once, which costs some milliseconds; import nothing."""
+    every = entry_points()
     found: defaultdict[str, dict[str, EntryPoint]] = defaultdict(dict)
-    for entry in entry_points(group=GROUP):
+    for entry in every.select(group=GROUP):
         found[entry.name].setdefault(f"{_distribution(entry)} {entry.value}", entry)
-    return {name: tuple(found[name].values()) for name in sorted(found)}
+    return Installed(
+        {name: tuple(found[name].values()) for name in sorted(found)},
+        frozenset(entry.name for entry in every.select(group=ON_REQUEST)),
+    )
+
+
+def installed_plugins() -> Mapping[str, tuple[EntryPoint, ...]]:
+    """Return the entry points of our group by name, without importing any; more than one is a clash."""
+    return scan_plugins().plugins
 
 
 def load_plugins(
@@ -112,6 +143,7 @@ def load_plugins(
     only: Collection[str] | None = None,
     source: str = "",
     load_deadline: float = LOAD_DEADLINE,
+    installed: Installed | None = None,
 ) -> LoadedPlugins:
     """Load every installed plugin that its table does not disable. Never raises for a plugin's fault.
 
@@ -122,13 +154,14 @@ def load_plugins(
         only: Load these plugins and no others.
         source: Where the tables came from, for error texts.
         load_deadline: Seconds that one plugin's import and hook may take.
+        installed: What `scan_plugins` found; by default it is asked again.
     """
     defaults = Defaults(interval=default_interval, deadline=default_deadline)
-    installed = installed_plugins()
+    entries_of = (installed or scan_plugins()).plugins
     collectors: list[LoadedCollector] = []
     plugins: list[PluginInfo] = []
-    failures = _unknown(tables, only, installed, source)
-    for name, entries in installed.items():
+    failures = _unknown(tables, only, entries_of, source)
+    for name, entries in entries_of.items():
         if only is not None and name not in only:
             continue
         info, loaded = _load_one(name, entries, tables.get(name, {}), defaults, source, load_deadline)

@@ -46,7 +46,7 @@ class Factory:
         """Return the name of a plugin's module."""
         return f"{self._prefix}_{name}"
 
-    def write(self, name: str, body: str, *, footer: str = FOOTER) -> str:
+    def write(self, name: str, body: str, *, footer: str = FOOTER, on_request: bool = False) -> str:
         """Write the plugin `name`, whose class `C` (or own hook) is `body`; return its name."""
         module = self.module(name)
         source = HEADER + textwrap.dedent(body) + footer
@@ -54,7 +54,8 @@ class Factory:
         info = self.folder / f"{module}-1.0.dist-info"
         info.mkdir(exist_ok=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[openclaw_exporter]\n{name} = {module}\n")
+        groups = ["openclaw_exporter", *(["openclaw_exporter.on_request"] if on_request else [])]
+        (info / "entry_points.txt").write_text("".join(f"[{group}]\n{name} = {module}\n" for group in groups))
         self._monkeypatch.syspath_prepend(str(self.folder))  # drops the import system's caches
         return name
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import statistics
+import sys
 import time
 import urllib.request
 from dataclasses import replace
@@ -368,6 +369,26 @@ def test_reload_applies_what_changed(factory: Factory, start: Start, receiver: S
 
     agent.reload(replace(agent.config, plugins={**BUNDLED_OFF, "queue": {"enabled": False}}))
     assert agent.view().queues == {}
+
+
+def test_a_plugin_that_needs_its_table_is_not_imported_without_one(factory: Factory, start: Start) -> None:
+    body = """
+    class C:
+        name = "idle"
+
+        def collect(self):
+            yield Uptime(5.0)
+    """
+    factory.write("idle", body, on_request=True)
+    module = factory.module("idle")
+    agent = start()
+    assert module not in sys.modules
+    agent.reload(replace(agent.config, plugins={**BUNDLED_OFF, "idle": {}}))
+    assert module in sys.modules
+    wait_until(lambda: agent.view().uptime == 5.0)
+    agent.reload(replace(agent.config, plugins=dict(BUNDLED_OFF)))
+    wait_until(lambda: agent.view().uptime is None)
+    assert agent._collection.loaded == ()
 
 
 def test_reload_keeps_what_ran_where_the_new_is_wrong(

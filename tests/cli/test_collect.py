@@ -162,7 +162,7 @@ def test_a_table_without_a_plugin_is_listed_with_the_nearest_name(site: Site) ->
 
 def test_without_plugins_the_remedy_is_told(tmp_path: Path) -> None:
     script = (
-        "import importlib.metadata as m; m.entry_points = lambda **_: (); "
+        "import importlib.metadata as m; m.entry_points = lambda **_: m.EntryPoints(()); "
         "import openclaw_exporter.plugin.host as h; h.entry_points = m.entry_points; "
         "from openclaw_exporter.cli import main; main()"
     )
