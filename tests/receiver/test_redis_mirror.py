@@ -216,3 +216,36 @@ def test_a_log_longer_than_a_receiver_keeps_has_a_gap_for_those_who_come_back(
                 assert told == ["gap"] + ["registered"] * 100
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("asked", ["XREAD", "HSCAN"])
+def test_an_interruption_during_a_look_at_the_changes_is_not_forgotten(
+    server: RedisServer, client: redis.Redis, asked: str
+) -> None:
+    async def main() -> None:
+        async with Fleet(server.url, 2) as fleet:
+            one, two = fleet.receivers
+            two.store._tasks[1].cancel()
+            for item in heartbeats(12, 1000, interval=40):
+                await one.publish(item)
+            run = two.link.run
+
+            async def interrupt(calls: Sequence[Call], *, durable: bool = False) -> list[Any]:
+                answers = await run(calls, durable=durable)
+                if calls[0].command[0] == asked:
+                    two.store._shared.learn(two.store.moment().interruption + 1)
+                    assert two.store._registry.held.suspects == 0
+                return answers
+
+            two.link.run = interrupt  # type: ignore[method-assign]
+            if asked == "HSCAN":
+                two.store._feed.forget()
+                await two.store.pulse()
+            else:
+                await two.store.follow()
+            two.link.run = run  # type: ignore[method-assign]
+            assert len(await two.states()) == 12
+            # The brake counts by interruptions, and has to know the last one at any time.
+            assert two.store._registry._brake._interruption == two.store.moment().interruption > 0
+
+    asyncio.run(main())

@@ -43,6 +43,11 @@ class SharedClock:
         return self._latest
 
     @property
+    def interruption(self) -> int:
+        """The number of the last interruption that is known."""
+        return self._interruption
+
+    @property
     def told(self) -> tuple[int, int]:
         """What is known of the shared clock: listening time in milliseconds, and the interruption."""
         return round(self._told * 1000), self._interruption

@@ -137,13 +137,13 @@ class Mirror:
 
     def _take(self, node_id: str, state: NodeState | None, at: Moment) -> None:
         known = self.registry.nodes.get(node_id)
-        if state is None:
-            if known is not None:
-                self.registry.take(node_id, None, at)
-            return
-        # The same object everywhere: a name is long.
-        state.node_id = node_id if known is None else known.node_id
-        if state.interruption > at.interruption:
+        if state is not None:
+            # The same object everywhere: a name is long.
+            node_id = state.node_id = node_id if known is None else known.node_id
             self._clock.learn(state.interruption)
+        elif known is None:
+            return
+        if self._clock.interruption > at.interruption:
+            # It was read before an answer was waited for, or before the last state was taken.
             at = self._clock.read()
-        self.registry.take(state.node_id, state, at)
+        self.registry.take(node_id, state, at)
