@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.receiver.answers import Handlers
     from openclaw_exporter.receiver.clock import Clock
+    from openclaw_exporter.receiver.keys import Fetch
     from openclaw_exporter.receiver.metrics import ReceiverMetrics
     from openclaw_exporter.receiver.settings import ReceiverSettings
     from openclaw_exporter.receiver.shedding import Shedding
@@ -85,6 +86,7 @@ class Front:
         metrics: Counts.
         store: Records heartbeats.
         handlers: What answers readers, by operation.
+        fetch: Returns the key set behind a URL; see `KeyRing`.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Front:
         metrics: ReceiverMetrics,
         store: Recorder,
         handlers: Handlers,
+        fetch: Fetch | None = None,
     ) -> None:
         self._settings = settings
         self._shedding = shedding
@@ -106,7 +109,7 @@ class Front:
         self._trust = None if self._is_open else Trust(tls, settings.proxy)
         if self._trust is not None and self._credentials is not None:
             self._trust.use_authorities(self._credentials.authorities)
-        self._keys = KeyRing(TokenSettings() if self._is_open else settings.tokens, clock)
+        self._keys = KeyRing(TokenSettings() if self._is_open else settings.tokens, clock, fetch)
         rate = RateLimit(settings.limits.rate, settings.limits.burst)
         admits = OpenIntake if self._is_open else Intake
         self._publishing = Publishing(admits(settings, self._keys, rate, clock, shedding), store, metrics)

@@ -18,14 +18,21 @@ from openclaw_exporter.receiver.safety import MAX_LIFE, is_url
 from openclaw_exporter.wire.tokens import Issuer, KeySet, Verifier
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     import httpx
 
     from openclaw_exporter.receiver.clock import Clock
     from openclaw_exporter.receiver.settings import TokenSettings
 
+    Fetch = Callable[[str], Awaitable[bytes]]
+
 _logger = logging.getLogger(__name__)
 
 MIN_FETCH_INTERVAL: Final = 30.0
+_SOON: Final = 1.0
+"""Who asks so little too early waits for the next fetch: they count the same interval by themselves."""
+
 _FETCH_TIMEOUT: Final = 5.0
 _MAX_BYTES: Final = 1 << 20
 
@@ -40,19 +47,35 @@ class _Source(Protocol):
         """Give up what is being fetched."""
 
 
+class FetchError(CredentialError):
+    """A key set could not be fetched.
+
+    Args:
+        cause: What kind of fault it was.
+        message: What is wrong.
+    """
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
 class KeyRing:
     """Every issuer's keys, and the verifier that is made of them.
 
     Args:
         settings: The table `[receiver.tokens]`, known to be safe.
         clock: This machine's clocks.
+        fetch: Returns the document behind a URL, or raises `FetchError`; by default over HTTP.
     """
 
-    def __init__(self, settings: TokenSettings, clock: Clock) -> None:
+    def __init__(self, settings: TokenSettings, clock: Clock, fetch: Fetch | None = None) -> None:
         self._settings = settings
         self._locations = {issuer.issuer: issuer.jwks or settings.jwks for issuer in settings.issuers}
         self._sources: dict[str, _Source] = {
-            location: UrlKeys(location, settings.refresh, clock) if is_url(location) else FileKeys(location)
+            location: UrlKeys(location, settings.refresh, clock, fetch or fetch_keys)
+            if is_url(location)
+            else FileKeys(location)
             for location in self._locations.values()
         }
         self._verifier: Verifier | None = None
@@ -157,8 +180,9 @@ class UrlKeys:
         keys: The last good set.
     """
 
-    def __init__(self, url: str, every: float, clock: Clock) -> None:
+    def __init__(self, url: str, every: float, clock: Clock, fetch: Fetch) -> None:
         self._url = url
+        self._get = fetch
         self._every = every
         self._clock = clock
         self._episodes = Episodes(_logger)
@@ -190,22 +214,69 @@ class UrlKeys:
         self._fetching = None
 
     async def _fetch(self) -> bool:
-        import httpx  # noqa: PLC0415 - 100 ms and 15 MiB that a key set in a file does not need
-
         try:
-            document = await _get(httpx.AsyncClient(timeout=_FETCH_TIMEOUT, trust_env=False), self._url)
+            document = await self._get(self._url)
             changed = document != self._document
             if changed:
                 self.keys = KeySet.from_jwks(document, source=self._url)
                 self._document = document
-        except (httpx.HTTPError, CredentialError, TimeoutError) as error:
-            said = str(error) or type(error).__name__
-            self._episodes.begin(
-                "jwks", type(error).__name__, f"{self._url}: {said}; known keys stay in force"
-            )
+        except CredentialError as error:
+            cause = error.cause if isinstance(error, FetchError) else type(error).__name__
+            self._episodes.begin("jwks", cause, f"{self._url}: {error}; known keys stay in force")
             return False
         self._episodes.end("jwks", f"{self._url}: the key set can be fetched again")
         return changed
+
+
+async def fetch_keys(url: str) -> bytes:
+    """Return the document behind a URL.
+
+    Raises:
+        FetchError: It cannot be had.
+    """
+    import httpx  # noqa: PLC0415 - 100 ms and 15 MiB that a key set in a file does not need
+
+    try:
+        return await _get(httpx.AsyncClient(timeout=_FETCH_TIMEOUT, trust_env=False), url)
+    except (httpx.HTTPError, CredentialError, TimeoutError) as error:
+        raise FetchError(type(error).__name__, str(error) or type(error).__name__) from error
+
+
+class SharedFetches:
+    """Fetches for several that would each fetch for themselves: one answer serves all for a while.
+
+    Args:
+        clock: This machine's clocks.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._fetches: dict[str, tuple[float, asyncio.Task[bytes]]] = {}
+
+    async def fetch(self, url: str) -> bytes:
+        """Return the document behind a URL, at most `MIN_FETCH_INTERVAL` old.
+
+        Raises:
+            FetchError: It could not be had, within the same time.
+        """
+        if 0 < (early := self._early(url)) < _SOON:
+            await asyncio.sleep(early)
+        if self._early(url) <= 0:
+            task = asyncio.create_task(fetch_keys(url), name="openclaw-jwks")
+            self._fetches[url] = self._clock.elapsed(), task
+        return await asyncio.shield(self._fetches[url][1])
+
+    def _early(self, url: str) -> float:
+        if url not in self._fetches:
+            return 0.0
+        return self._fetches[url][0] + MIN_FETCH_INTERVAL - self._clock.elapsed()
+
+    async def close(self) -> None:
+        """Give up what is being fetched."""
+        tasks = [task for _, task in self._fetches.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _get(client: httpx.AsyncClient, url: str) -> bytes:

@@ -112,11 +112,8 @@ class Service:
         self._hub = Hub(settings.discovery.events_kept)
         self.store = make_store(settings.store, rules, clock, self._metrics, self._hub, shedding.turn_away)
         handlers = Reading(self.store, self._hub, settings.discovery).handlers
-        self._reception: Reception = Front(settings, clock, shedding, self._metrics, self.store, handlers)
-        if settings.workers > 1:
-            self._reception = Crew(
-                settings, clock, shedding, self._metrics, self.store, handlers, check=self._reception.open
-            )
+        parts = (settings, clock, shedding, self._metrics, self.store, handlers)
+        self._reception: Reception = Crew(*parts) if settings.workers > 1 else Front(*parts)
         self._pulse = Pulse(self._tick, self._second)
         self._alarm = Alarm()
         self._admin: Listener | None = None

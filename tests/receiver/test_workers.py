@@ -14,11 +14,13 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
-from receiver.scene import receiver_settings, running
+from receiver.scene import problem, receiver_settings, running
 
 from openclaw_exporter.errors import UserError
+from openclaw_exporter.receiver import keys
 from openclaw_exporter.receiver.workers import crew, member
 from support.command import ReceiverCommand
+from support.key_server import KeyServer
 from support.nodes import PlayedNode, mutual_tls_client
 from support.sse import Events
 from support.wait import wait_until
@@ -353,3 +355,36 @@ def test_bad_files_are_found_before_a_worker_is_started(pki: Pki, tmp_path: Path
     settings = receiver_settings(pki, tmp_path, workers=2, tokens={"jwks": str(tmp_path / f"{uuid4()}.json")})
     with pytest.raises(UserError, match="cannot be read"), running(pki, settings):
         pass
+
+
+@pytest.fixture
+def key_server(pki: Pki) -> Iterator[KeyServer]:
+    server = KeyServer(pki.jwks.read_bytes())
+    yield server
+    server.close()
+
+
+def test_a_key_set_is_fetched_once_for_all_workers(pki: Pki, tmp_path: Path, key_server: KeyServer) -> None:
+    settings = receiver_settings(pki, tmp_path, workers=2, tokens={"jwks": key_server.url})
+    with running(pki, settings) as scene:
+        nodes = [scene.node() for _ in range(2)]
+        assert [node.beat().status_code for node in nodes] == [200, 200]
+        for node in nodes:
+            node.token = node.mint(kid="nobody's")
+            assert problem(node.beat()) == (401, "token-key-unknown")
+        assert key_server.fetches == 1
+
+
+def test_a_key_server_that_is_away_is_asked_for_all_workers_until_it_is_back(
+    pki: Pki, tmp_path: Path, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "MIN_FETCH_INTERVAL", 0.1)
+    document, key_server.document = key_server.document, None
+    settings = receiver_settings(pki, tmp_path, workers=2, tokens={"jwks": key_server.url})
+    with running(pki, settings) as scene:
+        node = scene.node()
+        assert problem(node.beat()) == (503, "store-unavailable")
+        assert scene.admin.get("/readyz").json()["checks"]["keys"] is False
+        key_server.document = document
+        # The workers keep to their thirty seconds.
+        wait_until(lambda: node.beat().status_code == 200, what="the keys")

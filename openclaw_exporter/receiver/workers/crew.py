@@ -10,6 +10,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.errors import UserError
+from openclaw_exporter.receiver.front import Front
+from openclaw_exporter.receiver.keys import FetchError, SharedFetches
 from openclaw_exporter.receiver.listening import STALL_SECONDS
 from openclaw_exporter.receiver.pulse import PERIOD
 from openclaw_exporter.receiver.rate import RateLimit
@@ -21,6 +23,8 @@ from openclaw_exporter.receiver.workers.messages import (
     Asked,
     Counted,
     Greeting,
+    KeysAsked,
+    KeysFetched,
     Left,
     Logged,
     Reload,
@@ -31,7 +35,7 @@ from openclaw_exporter.receiver.workers.messages import (
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from openclaw_exporter.receiver.answers import Handlers
     from openclaw_exporter.receiver.clock import Clock
@@ -73,7 +77,6 @@ class Crew:
         metrics: Counts, for all.
         store: The registry.
         handlers: What answers readers.
-        check: Raises what is wrong with certificates and keys; asked before a worker is started.
     """
 
     def __init__(
@@ -84,8 +87,6 @@ class Crew:
         metrics: ReceiverMetrics,
         store: Recorder,
         handlers: Handlers,
-        *,
-        check: Callable[[], Awaitable[None]],
     ) -> None:
         self._count = settings.workers
         self._clock = clock
@@ -94,7 +95,10 @@ class Crew:
         self._metrics = metrics
         self._store = store
         self._handlers = handlers
-        self._check = check
+        self._fetches = SharedFetches(clock)
+        # It takes no connection: what is wrong with the files is found before a worker is started.
+        self._front = Front(settings, clock, shedding, metrics, store, handlers, self._fetches.fetch)
+        self._fetching: set[asyncio.Task[None]] = set()
         rate = RateLimit(settings.limits.rate, settings.limits.burst)
         self._clerk = Clerk(store, rate, clock, shedding, metrics)
         self._members: dict[Member, Desk] = {}
@@ -115,7 +119,8 @@ class Crew:
 
     async def open(self) -> None:
         """Find what is wrong with certificates and keys."""
-        await self._check()
+        await self._front.open()
+        await self._front.close()
 
     async def start(self, listening: socket.socket) -> None:
         """Start the workers, and then take connections.
@@ -152,7 +157,8 @@ class Crew:
             await _all_gone(members)
 
     async def close(self) -> None:
-        """Nothing is under way any more."""
+        """Give up what is under way."""
+        await self._fetches.close()
 
     def tick(self, lag: float) -> None:
         """Note what keeps nodes from being heard; a worker that hangs is replaced."""
@@ -227,6 +233,10 @@ class Crew:
             self._metrics.add(dict(message.refused), dict(message.requests))
         elif isinstance(message, Logged):
             self._log(member, message)
+        elif isinstance(message, KeysAsked):
+            task = asyncio.create_task(self._fetch(member, message), name="openclaw-keys-asked")
+            self._fetching.add(task)
+            task.add_done_callback(self._fetching.discard)
         elif all(member.ready for member in self._members) and len(self._members) == self._count:
             self._all_ready.set()
 
@@ -250,6 +260,14 @@ class Crew:
         task = asyncio.create_task(self._replace(), name="openclaw-worker-start")
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
+
+    async def _fetch(self, member: Member, asked: KeysAsked) -> None:
+        """Fetch a key set for a worker; what was just fetched for another is good for it too."""
+        try:
+            document, cause, error = await self._fetches.fetch(asked.url), "", ""
+        except FetchError as failed:
+            document, cause, error = b"", failed.cause, str(failed)
+        member.send(KeysFetched(asked.url, document, cause, error))
 
     def _log(self, member: Member, logged: Logged) -> None:
         """Log what a worker says, once where several say the same within seconds."""

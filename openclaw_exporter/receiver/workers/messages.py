@@ -88,6 +88,22 @@ class Stop(Message, tag=7):
     """Take no more connections, let requests end, and leave."""
 
 
+class KeysFetched(Message, tag=8):
+    """The answer to a `KeysAsked`.
+
+    Attributes:
+        url: Whose.
+        document: The key set.
+        cause: What kind of fault there was; empty: none.
+        error: What is wrong.
+    """
+
+    url: str
+    document: bytes
+    cause: str
+    error: str
+
+
 class Ready(Message, tag=0):
     """The first one of a worker: it takes connections."""
 
@@ -190,8 +206,18 @@ class Logged(Message, tag=7):
     extra: dict[str, str]
 
 
-ToWorker = Greeting | Decided | Answered | Begun | Piece | Cut | Reload | Stop
-FromWorker = Ready | Submitted | Asked | Taken | Left | Status | Counted | Logged
+class KeysAsked(Message, tag=8):
+    """A key set is to be fetched.
+
+    Attributes:
+        url: From where.
+    """
+
+    url: str
+
+
+ToWorker = Greeting | Decided | Answered | Begun | Piece | Cut | Reload | Stop | KeysFetched
+FromWorker = Ready | Submitted | Asked | Taken | Left | Status | Counted | Logged | KeysAsked
 
 TO_WORKER: Final = msgspec.msgpack.Decoder(ToWorker)
 FROM_WORKER: Final = msgspec.msgpack.Decoder(FromWorker)

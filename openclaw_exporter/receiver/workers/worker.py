@@ -16,6 +16,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 from openclaw_exporter.errors import UserError
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.front import Front
+from openclaw_exporter.receiver.keys import FetchError
 from openclaw_exporter.receiver.metrics import ReceiverMetrics
 from openclaw_exporter.receiver.pulse import Pulse
 from openclaw_exporter.receiver.quiet import quiet_handshakes
@@ -30,6 +31,8 @@ from openclaw_exporter.receiver.workers.messages import (
     Cut,
     Decided,
     Greeting,
+    KeysAsked,
+    KeysFetched,
     Logged,
     Piece,
     Ready,
@@ -110,8 +113,9 @@ class Worker:
         clock = SystemClock()
         limits = settings.limits
         self._shedding = Shedding(clock, max_lag=limits.loop_lag, readmissions=limits.readmissions)
+        self._fetches: dict[str, asyncio.Future[KeysFetched]] = {}
         self._front = Front(
-            settings, clock, self._shedding, self._metrics, self._recorder, self._reading.handlers
+            settings, clock, self._shedding, self._metrics, self._recorder, self._reading.handlers, self._fetch
         )
         self._pulse = Pulse(self._tick, self._second)
         self._stopping = asyncio.Event()
@@ -145,10 +149,22 @@ class Worker:
             self._reading.answered(message)
         elif isinstance(message, Piece | Cut):
             self._reading.continued(message)
+        elif isinstance(message, KeysFetched):
+            self._fetches.pop(message.url).set_result(message)
         elif isinstance(message, Reload):
             self._front.reload()
         elif isinstance(message, Stop):
             self._stopping.set()
+
+    async def _fetch(self, url: str) -> bytes:
+        """Let the registry's process fetch a key set: once for all workers."""
+        if url not in self._fetches:
+            self._fetches[url] = asyncio.get_running_loop().create_future()
+            self._channel.send(KeysAsked(url))
+        fetched = await asyncio.shield(self._fetches[url])
+        if fetched.cause:
+            raise FetchError(fetched.cause, fetched.error)
+        return fetched.document
 
     def _tick(self) -> None:
         self._front.tick(self._pulse.last_lag)
