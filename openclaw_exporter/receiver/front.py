@@ -170,7 +170,7 @@ class Front:
         if self._crowded:
             self._crowded = self.listener.connections >= self._settings.limits.connections
         self._shedding.note_lag(lag)
-        if self._crowded or self._shedding.active:
+        if self._crowded or self._shedding.active or self.listener.has_turned_away():
             self._store.shed()
 
     lag = 0.0
@@ -195,7 +195,7 @@ class Front:
     async def _refresh(self) -> None:
         try:
             if self._credentials is not None:
-                await self._renew(self._credentials)
+                self._renew(self._credentials)
             others = self._trust is not None and self._trust.reload()
             if others:
                 _logger.info("the deny list has changed")
@@ -209,10 +209,10 @@ class Front:
         except Exception:
             _logger.exception("certificates and keys could not be looked at")
 
-    async def _renew(self, credentials: Credentials) -> None:
+    def _renew(self, credentials: Credentials) -> None:
         renewed, other_authorities = credentials.reload()
         if renewed:
-            await self.listener.use(credentials.context)
+            self.listener.use(credentials.context)
             _logger.info("new connections use the certificate files as they are now")
         if other_authorities:
             if self._trust is not None:

@@ -216,6 +216,13 @@ def _body(connection: ssl.SSLSocket) -> bytes:
     return body
 
 
+def request_of(number: int, credentials: bytes) -> bytes:
+    """Return a node's heartbeat of this moment, in an order of its own."""
+    sent_ms = int(time.time() * 1000)
+    body = _BODY % (format_ms(sent_ms + (not sent_ms % 1000)).encode(), node_id(number))
+    return _HEAD + credentials + _TAIL % (sent_ms, 0, len(body), body)
+
+
 class Receiver:
     """The receiver under test, with its workers.
 

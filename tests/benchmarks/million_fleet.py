@@ -1,8 +1,7 @@
 """Credentials of very many nodes, as a proxy would forward them (RFC 9440), made once and kept in a file.
 
 Each node has a certificate of its own under the test's authority and a token of its own (external profile, an
-hour). What is left out is what nobody looks at: all certificates have one public key, for the proxy holds
-the clients' word that they have the private one.
+hour). All have one key pair, which nobody looks at: to make a million more would take as long again.
 """
 
 from __future__ import annotations
@@ -22,8 +21,9 @@ from uuid import UUID, uuid4
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from openclaw_exporter.cli.authority import Authority, node_uri
+from openclaw_exporter.cli.authority import Authority, node_uri, private_key_pem
 from support.pki import TRUST_DOMAIN
 
 if TYPE_CHECKING:
@@ -60,14 +60,16 @@ def node_id(number: int) -> bytes:
     return b"%08x-0000-4000-8000-%012x" % (number * 2654435761 % 2**32, number)
 
 
-def make(pki: Pki, path: Path, count: int) -> None:
-    """Write the credentials of so many nodes."""
+def make(pki: Pki, path: Path, count: int) -> ec.EllipticCurvePrivateKey:
+    """Write the credentials of so many nodes; return the private key that all certificates have."""
     started = time.monotonic()
+    key = ec.generate_private_key(ec.SECP256R1())
     work = partial(
         _part,
         pki.ca.read_bytes(),
         pki.authority.issued.key_pem,
         pki.token_key.read_bytes(),
+        private_key_pem(key),
         (pki.key_id, pki.issuer, pki.audience),
         count,
     )
@@ -82,10 +84,17 @@ def make(pki: Pki, path: Path, count: int) -> None:
         file.write(struct.pack("<Q", count) + places.tobytes())
     seconds = time.monotonic() - started
     print(f"  {count} certificates and tokens in {seconds:.0f} s, {path.stat().st_size / 2**20:.0f} MiB")
+    return key
 
 
 def _part(
-    ca: bytes, ca_key: bytes, token_key: bytes, terms: tuple[str, str, str], count: int, first: int
+    ca: bytes,
+    ca_key: bytes,
+    token_key: bytes,
+    client_key: bytes,
+    terms: tuple[str, str, str],
+    count: int,
+    first: int,
 ) -> list[bytes]:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
     from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
@@ -93,12 +102,15 @@ def _part(
     authority_key, signer = load_pem_private_key(ca_key, None), load_pem_private_key(token_key, None)
     assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    client = load_pem_private_key(client_key, None)
+    assert isinstance(client, ec.EllipticCurvePrivateKey)
     stand_in = str(UUID(int=0))
     issued = Authority(load_pem_x509_certificate(ca), authority_key).client(
         [node_uri(TRUST_DOMAIN, stand_in)]
     )
+    own_key, shared_key = (_public(key) for key in (issued.key, client))
     serial = issued.certificate.serial_number.to_bytes(20)
-    form = issued.certificate.tbs_certificate_bytes
+    form = issued.certificate.tbs_certificate_bytes.replace(own_key, shared_key)
     key_id, issuer, audience = terms
     head = _base64url(json.dumps({"alg": "ES256", "kid": key_id, "typ": "JWT"}).encode())
     now = int(time.time())
@@ -116,6 +128,10 @@ def _part(
         token = text + b"." + _base64url(r.to_bytes(32) + s.to_bytes(32))
         made.append(b"Client-Cert: :%b:\r\nAuthorization: Bearer %b\r\n" % (b64encode(der), token))
     return made
+
+
+def _public(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
 def _certificate(tbs: bytes, signature: bytes) -> bytes:

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvloop
@@ -15,6 +16,7 @@ from opentelemetry.metrics import NoOpMeterProvider
 
 from openclaw_exporter.errors import UserError
 from openclaw_exporter.receiver.clock import SystemClock
+from openclaw_exporter.receiver.entrance import Entrance
 from openclaw_exporter.receiver.front import Front
 from openclaw_exporter.receiver.keys import FetchError
 from openclaw_exporter.receiver.metrics import ReceiverMetrics
@@ -22,7 +24,7 @@ from openclaw_exporter.receiver.pulse import Pulse
 from openclaw_exporter.receiver.quiet import quiet_handshakes
 from openclaw_exporter.receiver.shedding import Shedding
 from openclaw_exporter.receiver.workers.channel import Channel
-from openclaw_exporter.receiver.workers.door import Threshold
+from openclaw_exporter.receiver.workers.door import next_passed
 from openclaw_exporter.receiver.workers.messages import (
     TO_WORKER,
     Answered,
@@ -119,7 +121,7 @@ class Worker:
         )
         self._pulse = Pulse(self._tick, self._second)
         self._stopping = asyncio.Event()
-        self._threshold: Threshold | None = None
+        self._entrance: Entrance | None = None
 
     async def run(self, passed: socket.socket) -> None:
         """Take connections until told to stop."""
@@ -130,12 +132,14 @@ class Worker:
         loop.add_signal_handler(signal.SIGHUP, self._front.reload)
         await self._front.open()
         await self._front.start(None)
-        self._threshold = Threshold(passed, self._front.listener.take)
+        passed.setblocking(False)
+        self._entrance = Entrance(passed, partial(next_passed, passed), self._front.listener.take)
         pulse = asyncio.create_task(self._pulse.run(), name="openclaw-pulse")
         self._tick()
         self._channel.send(Ready())
         await self._stopping.wait()
-        await self._threshold.close()
+        await self._entrance.close()
+        passed.close()
         await self._front.stop()
         pulse.cancel()
         await self._front.close()
@@ -168,12 +172,14 @@ class Worker:
 
     def _tick(self) -> None:
         self._front.tick(self._pulse.last_lag)
-        threshold = self._threshold
-        assert threshold is not None  # noqa: S101 - the pulse begins after it
+        entrance = self._entrance
+        assert entrance is not None  # noqa: S101 - the pulse begins after it
+        if entrance.has_turned_away():
+            self._recorder.shed()
         self._channel.send(
             Status(
-                self._front.listener.connections + threshold.handshakes,
-                threshold.count,
+                self._front.listener.connections + entrance.handshakes,
+                entrance.count,
                 self._pulse.lag,
                 self._recorder.take_shed(),
                 dict(self._front.checks()),
