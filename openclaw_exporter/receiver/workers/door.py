@@ -97,12 +97,7 @@ class Door:
     def _wait(self, connection: socket.socket | None) -> None:
         self._held = connection
         self._pause()
-        self._again = self._loop.call_later(_PAUSE, self._go_on)
-
-    def _go_on(self) -> None:
-        self.open()
-        # Nothing more may come, and the one that is held is served all the same.
-        self._accept()
+        self._again = self._loop.call_later(_PAUSE, self.open)
 
 
 def _load(taker: Taker) -> int:

@@ -117,7 +117,13 @@ class Worker:
         self._shedding = Shedding(clock, max_lag=limits.loop_lag, readmissions=limits.readmissions)
         self._fetches: dict[str, asyncio.Future[KeysFetched]] = {}
         self._front = Front(
-            settings, clock, self._shedding, self._metrics, self._recorder, self._reading.handlers, self._fetch
+            settings,
+            clock,
+            self._shedding,
+            self._metrics,
+            self._recorder,
+            self._reading.handlers,
+            self._fetch,
         )
         self._pulse = Pulse(self._tick, self._second)
         self._stopping = asyncio.Event()
