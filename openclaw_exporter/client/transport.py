@@ -167,7 +167,9 @@ class _Connection:
 
     def _ended(self) -> None:
         """Be ready for the next exchange, or close where this one is not at its end."""
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+        done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        # What came behind the answer would pass for the answer to the next request.
+        if done and not self._http.trailing_data[0]:
             self._http.start_next_cycle()
             self._idle_until = time.monotonic() + self._keep
             self._is_busy = False

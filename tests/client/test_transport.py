@@ -123,6 +123,14 @@ def test_a_body_that_stops_coming_has_a_deadline(peers: list[Peer]) -> None:
     transport.close()
 
 
+def test_what_comes_behind_an_answer_is_no_answer_to_the_next_request(peers: list[Peer]) -> None:
+    peers.append(peer := Peer(OK + OK.replace(b"ok", b"no"), OK))
+    transport = KeptTransport(f"http://127.0.0.1:{peer.port}", None, keep=600)
+    assert [asked(transport), asked(transport)] == [(200, b"ok"), (200, b"ok")]
+    assert len(peer.heads) == peer.connections == 2
+    transport.close()
+
+
 def test_an_idle_connection_has_an_age(peers: list[Peer]) -> None:
     peers.append(peer := Peer(OK, OK))
     transport = KeptTransport(f"http://127.0.0.1:{peer.port}", None, keep=-1.0)
