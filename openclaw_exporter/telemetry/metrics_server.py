@@ -7,8 +7,10 @@ entities of HTML along, 2 MiB on every node.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
+import time
 import zlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _SILENCE: Final = 10.0
-"""Seconds that a client may be silent."""
+"""Seconds that a client may take to ask, and to take its answer."""
+_AT_ONCE: Final = 32
+"""Clients at once, a thread each; more of them wait."""
 _READ: Final = 4096
 _GZIP: Final = zlib.MAX_WBITS | 16
 _PARTING: Final = 1.0
@@ -43,6 +47,7 @@ class MetricsServer:
         self._text = text
         self._listening = listening
         self._closing = False
+        self._places = threading.BoundedSemaphore(_AT_ONCE)
         self.port: int = listening.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, name="metrics", daemon=True)
 
@@ -61,19 +66,29 @@ class MetricsServer:
 
     def _accept(self) -> None:
         while not self._closing:
+            if not self._places.acquire(timeout=0.5):
+                continue
+            client: socket.socket | None = None
             try:
                 client, _ = self._listening.accept()
-            except OSError:
-                # Whoever hung up before it was accepted, or a process without a free descriptor for a moment.
+                threading.Thread(target=self._serve, args=(client,), name="scrape", daemon=True).start()
+            except (OSError, RuntimeError):
+                # Whoever hung up before it was accepted, or no free descriptor or thread for a moment.
+                self._places.release()
+                if client is not None:
+                    client.close()
                 if not self._closing:
-                    threading.Event().wait(0.1)
-                continue
-            threading.Thread(target=self._serve, args=(client,), name="scrape", daemon=True).start()
+                    time.sleep(0.1)
 
     def _serve(self, client: socket.socket) -> None:
+        try:
+            self._converse(client)
+        finally:
+            self._places.release()
+
+    def _converse(self, client: socket.socket) -> None:
         """Answer one request; a scraper that hangs up half-way is no fault of this process."""
         with client, contextlib.suppress(OSError):
-            client.settimeout(_SILENCE)
             connection = h11.Connection(h11.SERVER)
             request: h11.Request | None = None
             try:
@@ -84,20 +99,25 @@ class MetricsServer:
             except h11.RemoteProtocolError as error:
                 answer = _Answer(error.error_status_hint, b"this is no request in HTTP/1.1\n")
             shown = request is None or request.method != b"HEAD"
+            # Of all that is sent, not of each piece.
+            client.settimeout(_SILENCE)
             client.sendall(_written(connection, answer, shown=shown))
             _end(client)
 
     def _answer(self, request: h11.Request) -> _Answer:
         if request.method not in {b"GET", b"HEAD"}:
-            return _Answer(501, b"there are GET and HEAD\n")
+            return _Answer(405, b"there are GET and HEAD\n", fields={"Allow": "GET, HEAD"})
         if request.target.partition(b"?")[0] != b"/metrics":
             return _Answer(404, b"there is /metrics\n")
         body = self._text()
-        accepted = [value for name, value in request.headers if name == b"accept-encoding"]
-        if any(b"gzip" in value for value in accepted):
+        if _takes_gzip(request):
             # The lowest level: it takes a quarter of the time and adds a fifth to the size.
             return _Answer(200, zlib.compress(body, 1, _GZIP), CONTENT_TYPE, {"Content-Encoding": "gzip"})
         return _Answer(200, body, CONTENT_TYPE)
+
+
+# With a weight that is not zero, or none.
+_is_gzip = re.compile(r"\s*(x-)?gzip\s*(;\s*q\s*=\s*(1(\.0*)?|0\.0*[1-9][0-9]*)\s*)?").fullmatch
 
 
 class _Answer(NamedTuple):
@@ -108,13 +128,26 @@ class _Answer(NamedTuple):
 
 
 def _request(client: socket.socket, connection: h11.Connection) -> h11.Request | None:
-    """Read a request's head; None where the client sends none."""
+    """Read a request's head; None where the client sends none.
+
+    Raises:
+        h11.RemoteProtocolError: It is no HTTP/1.1.
+        TimeoutError: It takes too long, however it is spread.
+    """
+    until = time.monotonic() + _SILENCE
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
+            client.settimeout(max(0.001, until - time.monotonic()))
             connection.receive_data(client.recv(_READ))
         else:
             return event if isinstance(event, h11.Request) else None
+
+
+def _takes_gzip(request: h11.Request) -> bool:
+    """Tell whether an answer may be compressed (RFC 9110, 12.5.3)."""
+    values = [value.decode("latin-1") for name, value in request.headers if name == b"accept-encoding"]
+    return any(_is_gzip(coding) for value in values for coding in value.lower().split(","))
 
 
 def _written(connection: h11.Connection, answer: _Answer, *, shown: bool) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import threading
+import time
 import urllib.request
 from typing import TYPE_CHECKING
 
@@ -13,11 +15,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from openclaw_exporter.errors import UserError
+from openclaw_exporter.telemetry import metrics_server
 from openclaw_exporter.telemetry.catalogue import CATALOGUE, prometheus_name
 from openclaw_exporter.telemetry.instruments import Instruments
 from openclaw_exporter.telemetry.provider import Telemetry
 from openclaw_exporter.telemetry.settings import PrometheusSettings, TelemetrySettings
 from support.ports import free_port
+from support.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -188,9 +192,29 @@ def test_an_answer_is_compressed_for_who_asks(server: str) -> None:
     assert "openclaw_publish_success_total" in plain.text
 
 
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("GZip", "gzip"),
+        ("br, gzip;q=0.5", "gzip"),
+        ("gzip; q=1.0", "gzip"),
+        ("gzip;q=0", None),
+        ("gzip;q=0.000, br", None),
+        ("notgzip", None),
+    ],
+)
+def test_an_answer_is_compressed_as_the_client_weighs_it(
+    server: str, accepted: str, encoding: str | None
+) -> None:
+    answer = httpx.get(f"{server}/metrics", headers={"Accept-Encoding": accepted}, trust_env=False)
+    assert answer.headers.get("content-encoding") == encoding
+    assert "openclaw_publish_success_total" in answer.text
+
+
 def test_other_paths_and_methods(server: str) -> None:
     assert httpx.get(server, trust_env=False).status_code == httpx.codes.NOT_FOUND
-    assert httpx.post(f"{server}/metrics", trust_env=False).status_code == httpx.codes.NOT_IMPLEMENTED
+    refused = httpx.post(f"{server}/metrics", trust_env=False)
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
     head = httpx.head(f"{server}/metrics", trust_env=False)
     assert head.status_code == httpx.codes.OK
     assert int(head.headers["content-length"]) > 0
@@ -222,6 +246,38 @@ def test_an_older_client_is_answered(server: str) -> None:
 )
 def test_what_is_no_request_is_told_so(server: str, request_: bytes, status: bytes) -> None:
     assert said(server, request_).startswith(b"HTTP/1.1 " + status)
+
+
+def test_a_request_that_comes_by_the_byte_has_a_deadline(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics_server, "_SILENCE", 1.0)
+    address = httpx.URL(server)
+    with socket.create_connection((address.host, address.port or 0), timeout=60) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nX: ")
+
+        def is_over() -> bool:
+            # Much faster than a silent client would be given up, and for much longer than one deadline.
+            try:
+                client.sendall(b"x")
+            except OSError:
+                return True
+            time.sleep(0.05)
+            return False
+
+        wait_until(is_over, what="the end of the connection")
+
+
+def test_clients_that_ask_nothing_are_not_a_thread_each(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "_SILENCE", 2.0)
+    address = httpx.URL(server)
+    with contextlib.ExitStack() as idle:
+        for _ in range(100):
+            idle.enter_context(socket.create_connection((address.host, address.port or 0), timeout=60))
+        # It comes last, and its turn comes all the same.
+        assert httpx.get(f"{server}/metrics", trust_env=False, timeout=60).status_code == httpx.codes.OK
+        scraped = sum(thread.name == "scrape" for thread in threading.enumerate())
+    assert scraped <= metrics_server._AT_ONCE
 
 
 def test_a_client_that_hangs_up_harms_nobody(server: str, capfd: pytest.CaptureFixture[str]) -> None:
