@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from receiver.linking import SCRIPTS, add, host_of, linked, target, until, until
 
 from openclaw_exporter.errors import StateError
 from openclaw_exporter.receiver.store.redis import line
+from openclaw_exporter.receiver.store.redis.address import Host, Target
 from openclaw_exporter.receiver.store.redis.link import AnswerError, Call, Link, ShardAwayError
 from openclaw_exporter.receiver.store.redis.topology import key_slot
 from support.redis import RedisServer
@@ -257,6 +259,15 @@ def test_both_ends_show_certificates(start: Callable[..., RedisServer], pki: Pki
             assert await link.run([add(link, 1)]) == [1]
 
     asyncio.run(main())
+
+
+def test_a_connection_that_others_can_read_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    elsewhere = Target(hosts=(Host("192.0.2.1", 6379),), timeout=0.1)
+    for given, warned in ((elsewhere, True), (dataclasses.replace(elsewhere, tls=True), False)):
+        caplog.clear()
+        with pytest.raises(StateError):
+            asyncio.run(Link(given, SCRIPTS).open())
+        assert ("without TLS" in caplog.text) is warned
 
 
 def test_sentinels_that_do_not_help_are_named(sentinels: RedisSentinels, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ Everything else is told to the caller, who alone can find out what has become of
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from openclaw_exporter.errors import StateError
@@ -20,11 +21,14 @@ from openclaw_exporter.receiver.store.redis.connection import (
 )
 from openclaw_exporter.receiver.store.redis.line import Line, ReplicasError, Scripts, is_forbidden
 from openclaw_exporter.receiver.store.redis.owners import Mode, Owners
+from openclaw_exporter.wire.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from openclaw_exporter.receiver.store.redis.address import Target
+
+_logger = logging.getLogger(__name__)
 
 __all__ = ["AnswerError", "Call", "Link", "Partition", "ShardAwayError"]
 
@@ -89,6 +93,13 @@ class Link:
             StateError: Nobody can be reached, or the server does not want us.
         """
         owners = self._owners
+        if not self._target.tls and any(
+            host.port and not is_loopback(host.name) for host in self._target.hosts
+        ):
+            _logger.warning(
+                "Redis is spoken to without TLS: whoever is on the way can read and change the registry; "
+                "write rediss:// in receiver.store.url"
+            )
         try:
             await owners.detect()
             await owners.learn()
