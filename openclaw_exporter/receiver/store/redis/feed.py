@@ -184,17 +184,19 @@ class Feed:
         answers = await self._link.run(
             [
                 Call(EVENTS, ("HSETNX", names.positions, "run", new_name())),
-                Call(EVENTS, ("HGET", names.positions, "run")),
+                Call(EVENTS, ("HMGET", names.positions, "run", "number")),
                 Call(EVENTS, ("XREVRANGE", names.log, "+", "-", "COUNT", size)),
             ]
         )
         if any(isinstance(answer, Exception) for answer in answers):
             return
-        run = answers[1].decode()
+        name, number = answers[1]
+        run = name.decode()
         entries = answers[2][::-1]
-        last = int(entries[-1][0].split(b"-")[0]) if entries else 0
+        # Events that are too old are removed, and those that follow are numbered on.
+        last = int(entries[-1][0].split(b"-")[0]) if entries else int(number or 0)
         if run != self._log.run or last < self._log.end:
-            first = int(entries[0][0].split(b"-")[0]) if entries else 1
+            first = int(entries[0][0].split(b"-")[0]) if entries else last + 1
             self._log.restart(run, first - 1)
             self._tell(entries)
         self._generations[EVENTS] = generation
