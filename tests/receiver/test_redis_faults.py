@@ -185,6 +185,22 @@ def test_a_server_that_keeps_what_it_is_given_is_not_spoken_of(
     assert not [record.message for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def test_a_server_that_may_not_be_asked_is_used_all_the_same(
+    start: Callable[..., RedisServer], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text(PASSWORD)
+    server = start()
+    give(server, "blind", "~openclaw:*", "+@all", "-info", "-role")
+
+    async def main() -> None:
+        async with linked(server, username="blind", password_file=file) as link:
+            assert await link.run([add(link, 1)], durable=True) == [1]
+
+    asyncio.run(main())
+    assert "whether it keeps what it is given is not known" in caplog.text
+
+
 def test_a_server_without_memory_is_away_until_it_has_some(start: Callable[..., RedisServer]) -> None:
     server = start()
 
