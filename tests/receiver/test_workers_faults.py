@@ -207,12 +207,13 @@ def test_workers_that_come_and_go_leave_nothing_open(pki: Pki, tmp_path: Path) -
         assert receiver.process is not None
         holder = psutil.Process(receiver.process.pid)
         before = holder.num_fds()
-        for count in range(1, 6):
+        for count in range(1, 4):
             for victim in workers_of(receiver):
                 victim.kill()
             wait_until(
                 lambda count=count: receiver.text().count("another is started") == 2 * count,  # type: ignore[misc]
+                timeout=120,
                 what="two deaths",
             )
-            wait_until(lambda: len(workers_of(receiver)) == 2, what="two workers")
+            wait_until(lambda: len(workers_of(receiver)) == 2, timeout=120, what="two workers")
         wait_until(lambda: holder.num_fds() <= before, what="as few descriptors as at first")
