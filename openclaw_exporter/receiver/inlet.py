@@ -31,10 +31,14 @@ class Inlet(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._http.connection_lost(exc)
+        # uvloop keeps `get_buffer` and `buffer_updated` of a protocol for as long as the TLS connection's
+        # objects live, and those live as long as whoever has the transport.
+        del self._http
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
-        return self._buffer[: self._http.room]
+        room = self._http.room
+        return self._buffer if room == PIECE else self._buffer[:room]
 
     def buffer_updated(self, nbytes: int) -> None:
         self._http.data_received(self._buffer[:nbytes])  # type: ignore[arg-type] # the parser takes any buffer

@@ -145,6 +145,11 @@ class HttpProtocol(HttpToolsProtocol):
             cycle.message_event.set()
         self._asked.clear()
         super().connection_lost(exc)
+        # Both know this object. What is left in a circle keeps its TLS state, 40 KiB that the cycle collector
+        # does not count, until that comes by.
+        self.pipeline.clear()
+        self.cycle = None
+        self.scope = None  # type: ignore[assignment] # as before the first request
 
     def shutdown(self) -> None:
         """End after the request at hand; one that would go on for ever is told by `on_shutdown`."""
