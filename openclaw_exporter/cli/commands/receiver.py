@@ -122,6 +122,9 @@ def _when_ready(interrupted: list[bool], stop: asyncio.Event) -> Callable[[Addre
         stop.set()
 
     def ready(addresses: Addresses) -> None:
+        from openclaw_exporter.receiver.garbage import relax  # noqa: PLC0415 - only where the command runs
+
+        relax()
         if addresses.admin_url is not None:
             _LOGGER.info("metrics at %s/metrics", addresses.admin_url)
         asyncio.get_running_loop().add_signal_handler(signal.SIGINT, note)

@@ -18,6 +18,7 @@ from openclaw_exporter.errors import UserError
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.entrance import Entrance
 from openclaw_exporter.receiver.front import Front
+from openclaw_exporter.receiver.garbage import relax
 from openclaw_exporter.receiver.keys import FetchError
 from openclaw_exporter.receiver.metrics import ReceiverMetrics
 from openclaw_exporter.receiver.pulse import Pulse
@@ -64,6 +65,7 @@ def main(channel: int, passed: int) -> None:
         channel: The descriptor of the channel to the registry's process.
         passed: The descriptor over which connections are passed.
     """
+    relax()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         status = runner.run(_run(socket.socket(fileno=channel), socket.socket(fileno=passed)))
     sys.exit(status)
