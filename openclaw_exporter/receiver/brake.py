@@ -92,6 +92,12 @@ class _Heard:
         if bucket < self._cursor:
             self.before += nodes
 
+    def shift(self, before: int, after: int) -> None:
+        """Move a node to another bucket."""
+        if before != after:
+            self.add(before, -1)
+            self.add(after, 1)
+
     def advance(self, cursor: int) -> int:
         """Move the moment; return how many were last heard before it."""
         passed = cursor - self._cursor
@@ -141,6 +147,9 @@ class Brake:
 
     def move(self, before: NodeState | None, after: NodeState | None) -> None:
         """Note that one state of a node takes the place of another."""
+        if before is not None and after is not None and self._is_alike(before, after):
+            self._since[after.interval].shift(_bucket(before), _bucket(after))
+            return
         if before is not None:
             self._add(before, -1)
         if after is not None:
@@ -165,6 +174,14 @@ class Brake:
                     silent += one * self._is_silent(state, at)
         return must_hold(live, silent)
 
+    def _is_alike(self, before: NodeState, after: NodeState) -> bool:
+        """Whether two states of a node differ to the brake in nothing but when it was last heard."""
+        return (
+            before.state == after.state == "up"
+            and before.interval == after.interval
+            and before.interruption == after.interruption == self._interruption
+        )
+
     def _add(self, state: NodeState, nodes: int) -> None:
         if state.state not in LIVE:
             return
@@ -175,7 +192,7 @@ class Brake:
         heard = group.get(state.interval)
         if heard is None:
             heard = group[state.interval] = _Heard()
-        heard.add(math.floor(state.heard_at / GRANULARITY), nodes)
+        heard.add(_bucket(state), nodes)
 
     def _silent(self, at: Moment) -> int:
         silent = 0
@@ -187,7 +204,11 @@ class Brake:
 
     def _is_silent(self, state: NodeState, at: Moment) -> bool:
         intervals = grace(is_interrupted=state.interruption != at.interruption) - 1
-        return math.floor(state.heard_at / GRANULARITY) < _cursor(at, intervals * state.interval)
+        return _bucket(state) < _cursor(at, intervals * state.interval)
+
+
+def _bucket(state: NodeState) -> int:
+    return math.floor(state.heard_at / GRANULARITY)
 
 
 def _cursor(at: Moment, silence: int) -> int:

@@ -333,4 +333,7 @@ def _live(
         trail=-1 if state is None else state.trail,
     )
     was_live = state is not None and state.state not in LAPSED
-    return Judgement(_outcome("recorded", heard, arrival, at, rules), heard, event, gap if was_live else None)
+    # What `expires_ms` says of a node that is heard at this moment.
+    expires = at.at_ms + 1000 * grace(is_interrupted=False) * interval
+    outcome = Outcome("recorded", expires, answered, heard.epoch if heard.epoch >= 0 else None)
+    return Judgement(outcome, heard, event, gap if was_live else None)

@@ -327,7 +327,10 @@ class Registry:
         plan.events.append((event, new or state))
 
     def _place(self, state: NodeState, moment: Moment) -> None:
-        bucket = self._wheel.bucket(due_at(state, moment.interruption, self.rules))
+        due = due_at(state, moment.interruption, self.rules)
+        if self._wheel.is_early(state.bucket, due):
+            return
+        bucket = self._wheel.bucket(due)
         if state.bucket < 0 or bucket < state.bucket:
             state.bucket = bucket
             self._wheel.place(state.node_id, bucket)

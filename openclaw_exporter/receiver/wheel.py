@@ -37,6 +37,10 @@ class Wheel:
         index = math.ceil(due / GRANULARITY)
         return max(self._cursor, min(index, self._cursor + int(HORIZON / GRANULARITY)))
 
+    def is_early(self, bucket: int, due: float) -> bool:
+        """Whether whoever is in that bucket will be looked at before something is due, or just then."""
+        return 0 <= bucket * GRANULARITY <= due
+
     def place(self, node_id: str, bucket: int) -> None:
         """Put a node into a bucket."""
         self._buckets.setdefault(bucket, []).append(node_id)

@@ -196,11 +196,12 @@ class EmbeddedStore(BatchingStore):
         keys: list[tuple[KeyRow, int]] = []
         strangers: list[KeyRow] = []
         for row in plan.keys.values():
-            state = self._after(plan, row.node_id)
+            state = plan.states.get(row.node_id)
             if state is None:
-                strangers.append(row)
-                continue
-            if row.node_id not in plan.states:
+                state = self._after(plan, row.node_id)
+                if state is None:
+                    strangers.append(row)
+                    continue
                 # Only its trail is new.
                 state = plan.states[row.node_id] = msgspec.structs.replace(state)
             plan.only_late.discard(row.node_id)
