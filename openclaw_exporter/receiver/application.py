@@ -11,6 +11,7 @@ from openclaw_exporter.errors import StoreUnavailableError, TokenError, WireErro
 from openclaw_exporter.receiver.answers import Answer, Stream, internal_error, problem_answer, raw_json_answer
 from openclaw_exporter.receiver.discovery.operations import BY_PATH
 from openclaw_exporter.receiver.discovery.reading import MAY_READ_KEY, find_operation
+from openclaw_exporter.receiver.heads import Head
 from openclaw_exporter.receiver.protocol import CONNECTION_KEY
 from openclaw_exporter.receiver.publishing import AVAILABILITY
 from openclaw_exporter.receiver.refusals import RefusedError
@@ -69,7 +70,7 @@ class Application:
         """Refuse a request by its header fields alone; none is where certificates are asked for."""
 
     def _require_reader(self, scope: Scope) -> None:
-        speaker = scope[CONNECTION_KEY].speaker(scope["headers"])
+        speaker = scope[CONNECTION_KEY].speaker(Head(scope["headers"]))
         if speaker.identify().identity.role != "reader":
             raise RefusedError("role-not-allowed", "only a reader's certificate may read the registry")
 
@@ -89,7 +90,7 @@ class Application:
         return await self._handlers[template](scope, *arguments)
 
     async def _publish(self, scope: Scope, receive: Receive) -> Answer:
-        heartbeat = scope[CONNECTION_KEY], scope["headers"], await _read_body(receive)
+        heartbeat = scope[CONNECTION_KEY], Head(scope["headers"]), await _read_body(receive)
         try:
             outcome = await self._publishing.record(*heartbeat)
         except TokenError as error:

@@ -13,10 +13,11 @@ from openclaw_exporter.wire.tokens import Verifier
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable
 
+    from openclaw_exporter.receiver.heads import Head
     from openclaw_exporter.receiver.trust import Trust
     from openclaw_exporter.wire.certificates import PeerCertificate
+    from openclaw_exporter.wire.heartbeat import Heartbeat
 
 _TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
@@ -90,13 +91,18 @@ class Connection(Speaker):
     Args:
         transport: The connection's, its handshake done.
         trust: Who is believed; None on a listener without TLS.
+
+    Attributes:
+        extensions: Of an ASGI scope.
+        heartbeat: The last one of the connection's own node; the next one differs in little.
     """
 
-    __slots__ = ("_is_proxy", "_shown", "_trust", "extensions")
+    __slots__ = ("_is_proxy", "_shown", "_trust", "extensions", "heartbeat")
 
     def __init__(self, transport: asyncio.BaseTransport, trust: Trust | None) -> None:
         super().__init__()
         self._trust = trust
+        self.heartbeat: Heartbeat | None = None
         self._is_proxy = False
         self._shown: PeerCertificate | None = None
         tls = transport.get_extra_info("ssl_object")
@@ -117,11 +123,11 @@ class Connection(Speaker):
             self._shown = peer
             self._judge(peer, trust)
 
-    def speaker(self, headers: Iterable[tuple[bytes, bytes]]) -> Speaker:
+    def speaker(self, head: Head) -> Speaker:
         """Return who makes a request: whom the proxy forwards where this is a proxy's connection.
 
         Args:
-            headers: The request's header fields, names in lower case.
+            head: The request's header fields.
 
         Raises:
             WireError: The proxy itself is denied, or what it forwards is not one certificate that is trusted.
@@ -129,7 +135,7 @@ class Connection(Speaker):
         if not self._is_proxy or self._trust is None:
             return self
         self.identify()
-        return self._trust.forwarded(headers)
+        return self._trust.forwarded(head.fields)
 
     def recheck(self, verifier: Verifier | None) -> bool:
         """Look again after the deny list or the keys have changed.

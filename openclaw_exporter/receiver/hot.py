@@ -16,8 +16,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from openclaw_exporter.errors import StoreUnavailableError, TokenError, WireError
 from openclaw_exporter.receiver.answers import Answer, head_of, internal_error, problem_answer
+from openclaw_exporter.receiver.heads import Head
 from openclaw_exporter.receiver.protocol import HttpProtocol, ListenerState
 from openclaw_exporter.receiver.publishing import AVAILABILITY
+from openclaw_exporter.wire.heartbeat import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     from openclaw_exporter.receiver.connection import Connection
@@ -45,11 +47,13 @@ class HotCycle:
 
     Args:
         protocol: Its connection.
+        head: Its header fields.
     """
 
     __slots__ = (
         "body",
         "disconnected",
+        "head",
         "keep_alive",
         "more_body",
         "protocol",
@@ -60,8 +64,9 @@ class HotCycle:
     message_event: Final = _NoEvent()
     response_started: Final = False
 
-    def __init__(self, protocol: HotProtocol) -> None:
+    def __init__(self, protocol: HotProtocol, head: Head) -> None:
         self.protocol = protocol
+        self.head = head
         self.body = b""
         self.more_body = True
         self.response_complete = False
@@ -86,23 +91,56 @@ class HotProtocol(HttpProtocol):
         super().__init__(*arguments, **keywords)
         self._publishing = publishing
         self._hot: HotCycle | None = None
+        self._head: Head | None = None
         self._shared = cast("HotState", self.server_state)
 
-    def _begin(self) -> None:
-        cycle = self.cycle
-        if (
+    def _goes_on(self) -> bool:
+        head, self._head = self._head, None
+        if head is None:
+            return False
+        size = self._head_size - sum(map(len, head.varying))
+        if not (
             self.url == _PATH
-            and (cycle is None or cycle.response_complete)
             and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and head.follow(self._fields)
+        ):
+            return False
+        length, _ = varying = head.varying
+        size += sum(map(len, varying))
+        if size > self._limits.header_bytes or int(length) > MAX_BODY_BYTES:
+            return False
+        self._note_head(size)
+        self._head = head
+        return True
+
+    def _begin(self) -> None:
+        head = self._head
+        if head is None and self._is_heartbeat():
+            head = Head(self._fields)
+            if head.settle():
+                self._head = head
+        cycle = self.cycle
+        is_free = (cycle is None or cycle.response_complete) and not self.flow.write_paused
+        if head is not None and is_free:
+            self.headers = []
+            self._hot = HotCycle(self, head)
+            self.cycle = self._hot  # type: ignore[assignment] # all that uvicorn asks of one
+            return
+        self._hot = None
+        if head is not None:
+            self.headers = head.fields
+        super()._begin()
+
+    def _is_heartbeat(self) -> bool:
+        """Whether a request whose head breaks no rule is one for the hot route."""
+        return (
+            self.url == _PATH
+            and self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
             and not self._expects_continue
-            and not self.flow.write_paused
-        ):
-            self._hot = HotCycle(self)
-            self.cycle = self._hot  # type: ignore[assignment] # all that uvicorn asks of one
-        else:
-            self._hot = None
-            super()._begin()
+        )
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
@@ -126,7 +164,7 @@ class HotProtocol(HttpProtocol):
     def _publish(self, hot: HotCycle) -> None:
         connection = cast("Connection", self._connection)
         try:
-            self._publishing.publish(connection, self.headers, hot.body, hot.done)
+            self._publishing.publish(connection, hot.head, hot.body, hot.done)
         except TokenError as error:
             if error.slug == "token-key-unknown":
                 self._give_to_application(hot)
@@ -141,6 +179,7 @@ class HotProtocol(HttpProtocol):
     def _give_to_application(self, hot: HotCycle) -> None:
         """Let the application answer, which can wait for something."""
         self.cycle = None
+        self.headers = hot.head.fields
         super()._begin()
         HttpToolsProtocol.on_body(self, hot.body)
         HttpToolsProtocol.on_message_complete(self)

@@ -9,32 +9,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from openclaw_exporter.receiver.application import Application
-from openclaw_exporter.receiver.intake import AUTHORIZATION, Intake
+from openclaw_exporter.receiver.intake import AUTHORIZATION, COUNTED, Intake
 from openclaw_exporter.receiver.refusals import RefusedError
 from openclaw_exporter.wire.heartbeat import decode
 from openclaw_exporter.wire.loopback import is_loopback_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from openclaw_exporter.receiver.answers import Scope
     from openclaw_exporter.receiver.connection import Connection
+    from openclaw_exporter.receiver.heads import Head
     from openclaw_exporter.receiver.liveness import Arrival
 
 
 class OpenIntake(Intake):
     """Admits heartbeats of whoever sends them; their form, content and rate are checked as ever."""
 
-    def admit(self, connection: Connection, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Arrival:
+    _counted = COUNTED - {AUTHORIZATION}
+
+    def admit(self, connection: Connection, head: Head, body: bytes) -> Arrival:
         """Check a heartbeat from its form to its rate; see `Intake.admit`."""
         del connection
         self._shedding.check()
-        headers = list(headers)
-        _refuse_web_page(headers)
-        fields = self._formed(field for field in headers if field[0] != AUTHORIZATION)
+        if head.formed is None:
+            _refuse_web_page(head.fields)
+        fields = self._formed(head)
         heartbeat = decode(body)
         self._limit(heartbeat.node_id)
-        return self._accept(heartbeat, fields, self._clock.wall_ms())
+        return self._accept(heartbeat, head, fields, self._clock.wall_ms())
 
 
 class OpenApplication(Application):

@@ -14,6 +14,7 @@ import msgspec
 
 from openclaw_exporter.errors import FieldProblem, FieldsError, StoreUnavailableError, TokenError
 from openclaw_exporter.receiver.connection import Verdict
+from openclaw_exporter.receiver.heads import SEQUENCE_FIELD
 from openclaw_exporter.receiver.liveness import Arrival
 from openclaw_exporter.receiver.refusals import RefusedError
 from openclaw_exporter.receiver.signatures import Signatures
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.receiver.clock import Clock
     from openclaw_exporter.receiver.connection import Connection, Speaker
+    from openclaw_exporter.receiver.heads import Field, Head
     from openclaw_exporter.receiver.keys import KeyRing
     from openclaw_exporter.receiver.rate import RateLimit
     from openclaw_exporter.receiver.settings import ReceiverSettings
@@ -51,16 +53,16 @@ MAX_AHEAD_MS: Final = 48 * 3_600_000
 AUTHORIZATION: Final = b"authorization"
 _CONTENT_TYPE: Final = b"content-type"
 _CONTENT_ENCODING: Final = b"content-encoding"
-_INTERVAL, _SEQUENCE, _REPLAY, _STATE = (
-    name.lower().encode() for name in (INTERVAL, SEQUENCE, REPLAY, STATE)
+_INTERVAL, _REPLAY, _STATE = (name.lower().encode() for name in (INTERVAL, REPLAY, STATE))
+COUNTED: Final = frozenset(
+    {AUTHORIZATION, _CONTENT_TYPE, _CONTENT_ENCODING, _INTERVAL, SEQUENCE_FIELD, _REPLAY, _STATE}
 )
-_READ: Final = frozenset(
-    {AUTHORIZATION, _CONTENT_TYPE, _CONTENT_ENCODING, _INTERVAL, _SEQUENCE, _REPLAY, _STATE}
-)
+"""The header fields that count here."""
 
 
-class _Order(NamedTuple):
-    sequence: Sequence | None
+class Order(NamedTuple):
+    """What a head says of the node's intentions, the sequence apart; see `Arrival`."""
+
     interval: int | None
     replay: bool
     draining: bool
@@ -77,6 +79,8 @@ class Intake:
         shedding: Turns some away when there are too many.
     """
 
+    _counted = COUNTED
+
     def __init__(
         self, settings: ReceiverSettings, keys: KeyRing, rate: RateLimit, clock: Clock, shedding: Shedding
     ) -> None:
@@ -91,12 +95,12 @@ class Intake:
         self._clock = clock
         self._shedding = shedding
 
-    def admit(self, connection: Connection, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> Arrival:
+    def admit(self, connection: Connection, head: Head, body: bytes) -> Arrival:
         """Check a heartbeat from its certificate to its content.
 
         Args:
             connection: Where it came in; it, or whom it forwards, keeps the verified token.
-            headers: All header fields, names in lower case.
+            head: The request's header fields.
             body: The body, within its limit.
 
         Raises:
@@ -104,26 +108,32 @@ class Intake:
             StoreUnavailableError: No key set has been read yet.
         """
         self._shedding.check()
-        speaker = connection.speaker(headers)
+        speaker = connection.speaker(head)
         peer = speaker.identify()
         if peer.identity.role != "node":
             raise RefusedError("role-not-allowed", "only a node's certificate may publish")
-        fields = self._formed(headers)
+        fields = self._formed(head)
         now_ms = self._clock.wall_ms()
         subject = self._subject(speaker, peer, fields.get(AUTHORIZATION), now_ms / 1000)
         # Before the body: one that is refused has cost its sender a beat as well.
         self._limit(peer.identity.name)
         if self._signatures is not None:
             token = _bearer(fields.get(AUTHORIZATION))
-            self._signatures.check(headers, body, token=token, verdict=speaker.verdict, now=now_ms / 1000)
-        heartbeat = decode(body)
+            self._signatures.check(head.fields, body, token=token, verdict=speaker.verdict, now=now_ms / 1000)
+        heartbeat = decode(body, connection.heartbeat)
         check_publisher(peer, subject=subject, node_id=heartbeat.node_id)
-        return self._accept(heartbeat, fields, now_ms)
+        if speaker is connection:
+            # Not of those whom a proxy forwards: there may be a million.
+            connection.heartbeat = heartbeat
+        return self._accept(heartbeat, head, fields, now_ms)
 
-    def _formed(self, headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    def _formed(self, head: Head) -> dict[bytes, bytes]:
         """Return the fields that count, having checked the form of the body that they announce."""
-        fields = _read(headers)
-        _check_form(fields)
+        fields = head.formed
+        if fields is None:
+            fields = _read(head.fields, self._counted)
+            _check_form(fields)
+            head.formed = fields
         return fields
 
     def _limit(self, node_id: str) -> None:
@@ -132,9 +142,11 @@ class Intake:
         if wait > 0:
             raise rate_limited(wait)
 
-    def _accept(self, heartbeat: Heartbeat, fields: Mapping[bytes, bytes], now_ms: int) -> Arrival:
+    def _accept(
+        self, heartbeat: Heartbeat, head: Head, fields: Mapping[bytes, bytes], now_ms: int
+    ) -> Arrival:
         """Check what is left to check once it is known whose heartbeat it is."""
-        arrival = _arrival(heartbeat, self._order(fields))
+        arrival = _arrival(heartbeat, *self._order(head, fields))
         _check_ahead(arrival, now_ms + MAX_AHEAD_MS)
         return arrival
 
@@ -171,19 +183,23 @@ class Intake:
         speaker.verdict = Verdict(token_key, verifier, subject, until, verified.issuer, verified.key_id)
         return subject
 
-    def _order(self, fields: Mapping[bytes, bytes]) -> _Order:
+    def _order(self, head: Head, fields: Mapping[bytes, bytes]) -> tuple[Sequence | None, Order]:
         problems: list[FieldProblem] = []
+        order = head.order or self._read_order(fields, problems)
+        sequence = _parsed(fields, SEQUENCE_FIELD, Sequence.parse, problems)
+        if problems:
+            raise FieldsError(tuple(problems))
+        head.order = order
+        return sequence, order
+
+    def _read_order(self, fields: Mapping[bytes, bytes], problems: list[FieldProblem]) -> Order:
         interval = _parsed(fields, _INTERVAL, _interval_of, problems)
         if interval is not None and interval > self._max_interval:
             problems.append(FieldProblem(INTERVAL, f"must be at most {self._max_interval} seconds"))
-        sequence = _parsed(fields, _SEQUENCE, Sequence.parse, problems)
         # Most have neither.
         replay = _REPLAY in fields and _parsed(fields, _REPLAY, parse_replay, problems)
         draining = _STATE in fields and _parsed(fields, _STATE, parse_state, problems)
-        if problems:
-            raise FieldsError(tuple(problems))
-        return _Order(
-            sequence=sequence,
+        return Order(
             interval=None if interval is None else max(interval, self._min_interval),
             replay=bool(replay),
             draining=bool(draining),
@@ -206,7 +222,7 @@ def shared_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
 _interval_of = lru_cache(maxsize=256)(parse_interval)
 
 
-def _arrival(heartbeat: Heartbeat, order: _Order) -> Arrival:
+def _arrival(heartbeat: Heartbeat, sequence: Sequence | None, order: Order) -> Arrival:
     payload = encode(heartbeat)
     return Arrival(
         node_id=heartbeat.node_id,
@@ -216,17 +232,17 @@ def _arrival(heartbeat: Heartbeat, order: _Order) -> Arrival:
         version=intern(heartbeat.version),
         slots=int(heartbeat.capacity["available_slots"]),
         sent_ms=heartbeat.sent_ms,
-        sequence=order.sequence,
+        sequence=sequence,
         interval=order.interval,
         replay=order.replay,
         draining=order.draining,
     )
 
 
-def _read(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+def _read(all_fields: Iterable[Field], counted: frozenset[bytes]) -> dict[bytes, bytes]:
     fields: dict[bytes, bytes] = {}
-    for name, value in headers:
-        if name in _READ:
+    for name, value in all_fields:
+        if name in counted:
             if name in fields:
                 if name == AUTHORIZATION:
                     raise TokenError("token-malformed", "Authorization is there more than once")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from uvicorn import Config
 
+    from openclaw_exporter.receiver.heads import Field
     from openclaw_exporter.receiver.settings import LimitSettings
     from openclaw_exporter.receiver.trust import Trust
     from openclaw_exporter.wire.tokens import Verifier
@@ -105,6 +106,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._bytes = 0
         self._piece = 0
         self._content = 0
+        self._head_size = 0
+        self._fields: list[Field] = []
         self._is_refused = False
         self._connection: Connection | None = None
         self._asked: list[RequestResponseCycle] = []
@@ -176,27 +179,31 @@ class HttpProtocol(HttpToolsProtocol):
         self._part = _HEAD
         self._bytes = self._piece
         self.url = b""
-        self.headers = []
+        self._fields = []
         if self._connection is None:
             self._look_at_certificate()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Note a header; a trailer behind a chunked body is read over."""
-        if self._part is _HEAD:
-            self.headers.append((name.lower(), value))
+        """Note a header; a trailer behind a chunked body finds nobody who reads it."""
+        self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Start the request, unless its head breaks a rule."""
         if self._is_refused:
             return
-        self._disarm()
-        refusal = self._judge_head()
+        if self._deadline is not None:
+            self._disarm()
+        refusal = None if self._goes_on() else self._judge_head()
         self._part = _BODY
         self._content = 0
         if refusal is None:
             self._begin()
         else:
             self.refuse(refusal, started=False)
+
+    def _goes_on(self) -> bool:
+        """Whether a complete head is like the one before, which broke no rule; its size is noted then."""
+        return False
 
     def _begin(self) -> None:
         """Give the request to the application."""
@@ -317,6 +324,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _judge_head(self) -> RefusedError | None:
         """Return why a complete head is refused, having told its bytes from those of the body."""
+        self.headers = [(name.lower(), value) for name, value in self._fields]
         # In its usual form: no more spaces than it needs.
         size = len(self.parser.get_method()) + len(self.url) + len(b"  HTTP/1.1\r\n\r\n")
         size += 4 * len(self.headers)
@@ -335,13 +343,18 @@ class HttpProtocol(HttpToolsProtocol):
                 codings.append(value.strip().lower())
             elif name == b"expect":
                 self._expects_continue = value.lower() == b"100-continue"
-        # What has come of the body with the end of the head.
-        self._bytes = max(0, self._bytes - size)
+        self._note_head(size)
         if size > self._limits.header_bytes:
             return self._head_too_large()
         if length > MAX_BODY_BYTES:
             return _too_large()
         return self._judge_form(hosts, codings)
+
+    def _note_head(self, size: int) -> None:
+        """Note how many bytes a head has."""
+        self._head_size = size
+        # What has come of the body with the end of the head.
+        self._bytes = max(0, self._bytes - size)
 
     def _judge_form(self, hosts: int, codings: list[bytes]) -> RefusedError | None:
         if self.parser.should_upgrade():

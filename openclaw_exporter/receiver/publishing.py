@@ -12,9 +12,10 @@ from openclaw_exporter.wire.answers import Recorded, encode_recorded
 from openclaw_exporter.wire.timestamps import format_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from openclaw_exporter.receiver.connection import Connection
+    from openclaw_exporter.receiver.heads import Head
     from openclaw_exporter.receiver.intake import Intake
     from openclaw_exporter.receiver.liveness import Outcome
     from openclaw_exporter.receiver.metrics import ReceiverMetrics
@@ -40,7 +41,7 @@ class Publishing:
     def publish(
         self,
         connection: Connection,
-        headers: Iterable[tuple[bytes, bytes]],
+        head: Head,
         body: bytes,
         done: Callable[[Outcome | None], None],
     ) -> None:
@@ -48,7 +49,7 @@ class Publishing:
 
         Args:
             connection: Where it came in.
-            headers: All header fields, names in lower case.
+            head: The request's header fields.
             body: The body, within its limit.
             done: Called with the outcome once it is stored; with None where the store was lost.
 
@@ -56,18 +57,16 @@ class Publishing:
             WireError: It is refused. `token-key-unknown` may be cured by fetching the key set again.
             StoreUnavailableError: The store or the key set cannot be reached.
         """
-        self._store.submit(self._intake.admit(connection, headers, body), done)
+        self._store.submit(self._intake.admit(connection, head, body), done)
 
-    async def record(
-        self, connection: Connection, headers: Iterable[tuple[bytes, bytes]], body: bytes
-    ) -> Outcome:
+    async def record(self, connection: Connection, head: Head, body: bytes) -> Outcome:
         """Admit a heartbeat, record it, and return the outcome once it is stored.
 
         Raises:
             WireError: It is refused, as by `publish`.
             StoreUnavailableError: The store or the key set cannot be reached, or the store was lost.
         """
-        return await self._store.record(self._intake.admit(connection, headers, body))
+        return await self._store.record(self._intake.admit(connection, head, body))
 
     def answer(self, outcome: Outcome) -> bytes:
         """Count an outcome and return the body that answers it, JSON.

@@ -17,7 +17,7 @@ from msgspec import Meta
 from openclaw_exporter.errors import FieldProblem, FieldsError, MalformedBodyError
 from openclaw_exporter.wire import fields
 from openclaw_exporter.wire.nesting import MAX_DEPTH, is_too_deep
-from openclaw_exporter.wire.timestamps import DATE_TIME, ms_of
+from openclaw_exporter.wire.timestamps import is_normal, ms_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,18 +70,21 @@ class Heartbeat(
 _DECODER: Final = msgspec.json.Decoder(Heartbeat)
 _ENCODER: Final = msgspec.json.Encoder(order="sorted")
 
-# One match for three fields: no part of it matches a space, so each part matches one whole field.
-_identity_is_plain = re.compile(
-    rf"{fields.UUID} {fields.HOST_NAME} {DATE_TIME}(?:\.(?!000)[0-9]{{3}})?Z"
-).fullmatch
+# One match for two fields: no part of it matches a space, so each part matches one whole field.
+_identity_is_plain = re.compile(rf"{fields.UUID} {fields.HOST_NAME}").fullmatch
 _topics_are_plain = re.compile(r"[A-Za-z0-9_.:-]*").fullmatch
 _resource_is_plain = re.compile(fields.RESOURCE).fullmatch
 # The largest double has 309 digits before its point.
 _has_huge_number = re.compile(rb"[0-9]{309}").search
 
 
-def decode(body: bytes | bytearray | memoryview) -> Heartbeat:
+def decode(body: bytes | bytearray | memoryview, before: Heartbeat | None = None) -> Heartbeat:
     """Read a request body.
+
+    Args:
+        body: What came.
+        before: What `decode` returned for another body, as a rule the same node's: what is as it was there
+            needs no second check.
 
     Raises:
         MalformedBodyError: It is not JSON, or not strict JSON.
@@ -94,7 +97,7 @@ def decode(body: bytes | bytearray | memoryview) -> Heartbeat:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _decode_slowly(body)
     # A null stands for an absent uptime only in Python; on the wire it has the wrong type.
-    if _is_plain(heartbeat) and (heartbeat.uptime_seconds is not None or b"null" not in bytes(body)):
+    if _is_plain(heartbeat, before) and (heartbeat.uptime_seconds is not None or b"null" not in bytes(body)):
         return heartbeat
     return _decode_slowly(body)
 
@@ -141,21 +144,33 @@ def digest(heartbeat: Heartbeat | bytes) -> bytes:
     return hashlib.sha256(canonical).digest()
 
 
-def _is_plain(heartbeat: Heartbeat) -> bool:
+def _is_plain(heartbeat: Heartbeat, before: Heartbeat | None) -> bool:
     """Tell whether a decoded heartbeat keeps every rule and is normal already; false means: look closer."""
-    if not _identity_is_plain(f"{heartbeat.node_id} {heartbeat.hostname} {heartbeat.last_heartbeat}"):
+    if not is_normal(heartbeat.last_heartbeat):
         return False
-    try:
-        ms_of(heartbeat.last_heartbeat[:_SECONDS])
-    except ValueError:
-        return False
-    text = heartbeat.version + "".join(heartbeat.tags)
-    if not (text.isascii() and text.isprintable() and _topics_are_plain("".join(heartbeat.queue_depth))):
+    if (before is None or not _has_same_texts(heartbeat, before)) and not _texts_are_plain(heartbeat):
         return False
     capacity = heartbeat.capacity
     if type(capacity.get("workers")) is not int or type(capacity.get("available_slots")) is not int:
         return False
     return len(capacity) == len(fields.REQUIRED_RESOURCES) or _resources_are_plain(capacity)
+
+
+def _has_same_texts(heartbeat: Heartbeat, before: Heartbeat) -> bool:
+    return (
+        heartbeat.node_id == before.node_id
+        and heartbeat.hostname == before.hostname
+        and heartbeat.version == before.version
+        and heartbeat.tags == before.tags
+        and heartbeat.queue_depth.keys() == before.queue_depth.keys()
+    )
+
+
+def _texts_are_plain(heartbeat: Heartbeat) -> bool:
+    if not _identity_is_plain(f"{heartbeat.node_id} {heartbeat.hostname}"):
+        return False
+    text = heartbeat.version + "".join(heartbeat.tags)
+    return text.isascii() and text.isprintable() and bool(_topics_are_plain("".join(heartbeat.queue_depth)))
 
 
 def _resources_are_plain(capacity: dict[str, int | float]) -> bool:

@@ -13,6 +13,9 @@ DATE_TIME: Final = (
 """Regular expression of date and time without fraction and zone; the calendar is checked apart. A leap
 second (`:60`) is left out: RFC 3339 allows it, but Unix time has no number for it."""
 
+_SECONDS: Final = len("2026-02-06T12:34:56")
+_is_date_time = re.compile(DATE_TIME).fullmatch
+_is_fraction = re.compile(r"\.(?!000)[0-9]{3}Z").fullmatch
 _TIMESTAMP = re.compile(rf"({DATE_TIME})(?:\.([0-9]{{1,3}}))?Z")
 _UNIX_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - every time here is UTC, and naive arithmetic is quicker
 _MILLISECOND = timedelta(milliseconds=1)
@@ -44,14 +47,28 @@ def parse_ms(text: str) -> int:
     return ms_of(seconds) + (int(fraction.ljust(3, "0")) if fraction else 0)
 
 
+def is_normal(text: str) -> bool:
+    """Tell whether a text is a time, and as `format_ms` writes it."""
+    end = text[_SECONDS:]
+    if end != "Z" and not _is_fraction(end):
+        return False
+    try:
+        ms_of(text[:_SECONDS])
+    except ValueError:
+        return False
+    return True
+
+
 # A whole fleet beats within the same few seconds.
 @lru_cache(maxsize=2048)
 def ms_of(seconds: str) -> int:
-    """Return the Unix milliseconds of a time that matches `DATE_TIME`.
+    """Return the Unix milliseconds of a time without fraction and zone.
 
     Raises:
-        ValueError: The calendar has no such day.
+        ValueError: It does not match `DATE_TIME`, or the calendar has no such day.
     """
+    if not _is_date_time(seconds):
+        raise ValueError("a time is written YYYY-MM-DDThh:mm:ss[.mmm]Z")
     try:
         moment = datetime.fromisoformat(seconds)
     except ValueError:

@@ -23,6 +23,7 @@ from receiver.scene import receiver_settings
 from openclaw_exporter.errors import WireError
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.connection import Connection
+from openclaw_exporter.receiver.heads import Head
 from openclaw_exporter.receiver.intake import Intake
 from openclaw_exporter.receiver.keys import KeyRing
 from openclaw_exporter.receiver.rate import RateLimit
@@ -98,7 +99,7 @@ class Gate:
         }
         slug = ""
         try:
-            self._intake.admit(self._connection(shown), headers, json.dumps(body).encode())
+            self._intake.admit(self._connection(shown), Head(headers), json.dumps(body).encode())
         except WireError as error:
             slug = error.slug
         assert slug in REFUSALS, slug

@@ -13,6 +13,7 @@ from wire.reference import EXAMPLE, LIMIT, wrong_fields
 from openclaw_exporter.errors import FieldsError, MalformedBodyError
 from openclaw_exporter.wire.heartbeat import (
     MAX_BODY_BYTES,
+    Heartbeat,
     _decode_slowly,
     build,
     decode,
@@ -164,23 +165,24 @@ near_numbers = st.sampled_from(
         },
     )
 )
-def test_near_the_edges_of_the_rules_too(replaced: dict[str, Any]) -> None:
+@pytest.mark.parametrize("before", [None, decode(to_body(EXAMPLE))])
+def test_near_the_edges_of_the_rules_too(before: Heartbeat | None, replaced: dict[str, Any]) -> None:
     wrong = wrong_fields(EXAMPLE | replaced)
     raw = to_body(EXAMPLE | replaced)
     if wrong:
         with pytest.raises(FieldsError) as caught:
-            decode(raw)
+            decode(raw, before)
         assert {
             problem.field.partition(".")[0].partition("[")[0] for problem in caught.value.problems
         } == wrong
     else:
         # The quick way and the slow way make the same heartbeat.
-        assert encode(decode(raw)) == encode(_decode_slowly(raw))
+        assert encode(decode(raw, before)) == encode(_decode_slowly(raw))
 
 
-def check_outcome(raw: bytes) -> None:
+def check_outcome(raw: bytes, before: Heartbeat | None = None) -> None:
     try:
-        heartbeat = decode(raw)
+        heartbeat = decode(raw, before)
     except (MalformedBodyError, FieldsError):
         return
     assert not wrong_fields(json.loads(encode(heartbeat)))
@@ -219,7 +221,9 @@ def test_mutated_bodies_raise_nothing_else(
     members: dict[str, Any], edits: list[tuple[float, int, bytes]]
 ) -> None:
     raw = to_body(members)
+    before = decode(raw)
     for where, cut, piece in edits:
         start = int(where * len(raw))
         raw = raw[:start] + piece + raw[start + cut :]
     check_outcome(raw)
+    check_outcome(raw, before)
