@@ -33,6 +33,7 @@ def test_the_registry_keeps_the_contract(store: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("store", STORES)
 def test_the_registry_keeps_the_contract_for_a_million_steps(store: str) -> None:
     needs_servers(store)
