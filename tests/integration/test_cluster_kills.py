@@ -37,6 +37,8 @@ AWAY = float(os.environ.get("OPENCLAW_AWAY", "20"))
 FRONTS: dict[str, type[TlsProxy]] = {"haproxy": HAProxy, "nginx": Nginx}
 INTERVAL = 10
 """Of the nodes here, so that those that die expire soon."""
+LATENCY = 3
+"""Seconds that an answer may take: a node knows when it was answered, the receiver when it heard."""
 SHORTEST = 30
 NODES = 40
 RECEIVERS = 3
@@ -199,9 +201,15 @@ def check(site: Site, names: set[str], deaths: Counter[str]) -> None:
     known = list(site.watch.events)
     told = [shown(event) for event in known]
     happened = Counter(told)
-    assert Counter({node: count for (event, node), count in happened.items() if event == "expired"}) == deaths
+    expired = Counter({node: count for (event, node), count in happened.items() if event == "expired"})
+    # On a crowded machine a node may really not get through for two intervals; then it expires rightly.
+    unheard = {node.node_id for node in site.swarm.nodes if node.longest_gap() > 2 * INTERVAL - LATENCY}
+    if expired - deaths:
+        print(f"{(expired - deaths).total()} expired that did not get through for two intervals")
+    assert (expired - deaths).keys() <= unheard
+    assert not deaths - expired
     assert (
-        Counter({node: count for (event, node), count in happened.items() if event == "returned"}) == deaths
+        Counter({node: count for (event, node), count in happened.items() if event == "returned"}) == expired
     )
     assert dict.fromkeys(names, 1) == {
         node: n for (event, node), n in happened.items() if event == "registered"
@@ -209,8 +217,8 @@ def check(site: Site, names: set[str], deaths: Counter[str]) -> None:
     assert {event for event, _ in told} <= {"registered", *DUE}
     for receiver in site.receivers:
         assert [shown(event) for event in site.log(receiver, known)] == told
-    assert site.counted("expired") == deaths.total()
-    assert site.counted("returned") == deaths.total()
+    assert site.counted("expired") == expired.total()
+    assert site.counted("returned") == expired.total()
 
 
 def shown(event: NodeEvent) -> tuple[str, str]:

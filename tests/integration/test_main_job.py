@@ -163,7 +163,7 @@ def test_a_stopped_redis_is_unknown_and_not_zero_and_comes_back(swarm: Swarm) ->
 def test_sigterm_tells_the_registry_that_the_node_is_draining(swarm: Swarm) -> None:
     swarm.start()
     assert swarm.api.get(swarm.node_id).json()["state"] == "up"
-    assert swarm.agent.stop(timeout=5) == 0
+    assert swarm.agent.stop() == 0
     assert swarm.api.get(swarm.node_id).json()["state"] == "draining"
     wait_until(lambda: swarm.api.get(swarm.node_id).json()["state"] == "offline", what="offline")
     assert not [n for n, v in swarm.receiver.metrics().items() if "node_expired_total" in n and v > 0]

@@ -114,11 +114,11 @@ def test_a_thousand_keys_are_one_round_trip(bench: Bench, way: SlowWay) -> None:
 def test_a_way_that_is_too_slow_is_unknown_and_comes_back_when_it_is_faster(
     bench: Bench, way: SlowWay
 ) -> None:
-    queues = bench.queues(url=f"redis://127.0.0.1:{way.port}/0", queues={"worker": ["l"]}, socket_timeout=0.3)
+    queues = bench.queues(url=f"redis://127.0.0.1:{way.port}/0", queues={"worker": ["l"]}, socket_timeout=2.0)
     bench.client.rpush("l", 1)
     assert depths(queues) == {"worker": 1}
-    way.hold = 0.5
-    with pytest.raises(TimeoutError, match=r"gave no answer within 0\.3 s"):
+    way.hold = 4.0
+    with pytest.raises(TimeoutError, match=r"gave no answer within 2 s"):
         queues.collect()
     way.hold = 0.01
     assert depths(queues) == {"worker": 1}

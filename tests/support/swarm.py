@@ -68,6 +68,11 @@ class SwarmNode:
         """Return how long after a moment it was answered 2xx for the first time, seconds."""
         return next((at - moment for at in self.accepted if at >= moment), None)
 
+    def longest_gap(self) -> float:
+        """Return the longest time between two answers 2xx in which it was not silent on purpose, seconds."""
+        pairs = zip(self.accepted, self.accepted[1:], strict=False)
+        return max((end - begin for begin, end in pairs if not self.was_silent(begin, end)), default=0.0)
+
     def _note(self, attempt: Attempt) -> None:
         if attempt.status in _ACCEPTED:
             self.accepted.append(time.monotonic())
