@@ -48,10 +48,9 @@ CONNECTIONS = 256
 GROUPS = 4
 _READ = 65_536
 _FAR_BEHIND = 10.0
-_HEAD = (
-    b"POST /openclaw/availability HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    b"OpenClaw-Interval: 60\r\n"
-)
+_HEAD = b"POST /openclaw/availability HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+# To register everybody may take longer than a node may be silent; none is to expire for that.
+_WHILE_REGISTERING, _INTERVAL = b"OpenClaw-Interval: 120\r\n", b"OpenClaw-Interval: 60\r\n"
 _TAIL = b"OpenClaw-Sequence: %d.%d\r\nContent-Length: %d\r\n\r\n%b"
 _BODY = (
     b'{"capacity":{"available_slots":5,"workers":24},"hostname":"chimera-01.prod","last_heartbeat":"%b",'
@@ -90,6 +89,7 @@ class Generator:
         self._port = port
         self.epoch = int(time.time() * 1000)
         self.beat = 0
+        self._interval = _WHILE_REGISTERING
         self.latencies = array("d")
         self.answered = 0
         self.other: dict[bytes, int] = {}
@@ -122,6 +122,7 @@ class Generator:
     def register(self) -> None:
         """Publish every node once, as fast as it goes."""
         self.run(range(self.fleet.count), 0.0)
+        self._interval = _INTERVAL
 
     def run(self, numbers: Iterator[int] | range, rate: float, *, until: float = float("inf")) -> None:
         """Publish one node after the other.
@@ -179,7 +180,7 @@ class Generator:
             for connection, number in zip(self._groups[turn], group, strict=False):
                 body = _BODY % (moment, node_id(number))
                 tail = _TAIL % (self.epoch, beat, len(body), body)
-                connection.sendall(_HEAD + self.fleet.fields(number) + tail)
+                connection.sendall(_HEAD + self._interval + self.fleet.fields(number) + tail)
                 under_way.append(Sent(number, sent_ms, beat, due))
                 due += gap
         except OSError as error:
@@ -187,7 +188,7 @@ class Generator:
 
     def _request(self, number: int, sent_ms: int, beat: int) -> bytes:
         body = _BODY % (format_ms(sent_ms).encode(), node_id(number))
-        return _HEAD + self.fleet.fields(number) + _TAIL % (self.epoch, beat, len(body), body)
+        return _HEAD + _INTERVAL + self.fleet.fields(number) + _TAIL % (self.epoch, beat, len(body), body)
 
     def _collect(self, turn: int) -> None:
         """Read the answers of a group."""
@@ -220,7 +221,7 @@ def request_of(number: int, credentials: bytes) -> bytes:
     """Return a node's heartbeat of this moment, in an order of its own."""
     sent_ms = int(time.time() * 1000)
     body = _BODY % (format_ms(sent_ms + (not sent_ms % 1000)).encode(), node_id(number))
-    return _HEAD + credentials + _TAIL % (sent_ms, 0, len(body), body)
+    return _HEAD + _INTERVAL + credentials + _TAIL % (sent_ms, 0, len(body), body)
 
 
 class Receiver:
@@ -375,7 +376,7 @@ def killed(generator: Generator, receiver: Receiver, rate: float, seconds: float
     pid = os.fork()
     if pid == 0:
         time.sleep(min(10.0, seconds / 4))
-        receiver.process.kill()  # type: ignore[union-attr]
+        os.kill(receiver.pids()[0], signal.SIGKILL)
         os._exit(0)
     try:
         generator.run(_round_and_round(generator.fleet.count), rate, until=time.monotonic() + seconds)
@@ -392,6 +393,9 @@ def killed(generator: Generator, receiver: Receiver, rate: float, seconds: float
     ready = receiver.start()
     generator.connect()
     known = generator.again(acknowledged)
+    # Those that had nothing to do meanwhile have been closed.
+    generator.close()
+    generator.connect()
     print(
         f"kill -9 at {rate:.0f} a second: ready again after {ready:.1f} s; of the last {len(acknowledged)} "
         f"acknowledged {len(acknowledged) - known} lost"
