@@ -62,8 +62,11 @@ docs: $(VENV)/.run ## regenerate the generated pages of docs/
 dashboards: $(VENV)/.test ## regenerate dashboards/*.json
 	$(BIN)/python -m dashboards
 
+# A million nodes and a herd take a quarter of an hour and gigabytes: they are run by themselves.
+LARGE := tests/benchmarks/bench_million.py tests/benchmarks/bench_herd.py
+
 bench: $(VENV)/.test ## CPU per operation, with ratios against named peers (medians of three or more)
-	@set -e; for bench in tests/benchmarks/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench; done
+	@set -e; for bench in $(filter-out $(LARGE),$(sort $(wildcard tests/benchmarks/bench_*.py))); do echo "== $$bench"; $(BIN)/python $$bench; done
 
 bench-receiver: $(VENV)/.test ## CPU of one heartbeat, beside nginx, etcd and Pushgateway (ARGS="--million")
 	$(BIN)/python tests/benchmarks/bench_receiver.py $(ARGS)
