@@ -1,13 +1,15 @@
-"""One receiver for the tests that do not need one of their own."""
+"""One receiver, or one Redis, for the tests that do not need one of their own."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 from receiver.scene import receiver_settings, running
 
 from openclaw_exporter.receiver import protocol
+from support.redis import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,3 +41,20 @@ def calm(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 def node(scene: Running) -> Node:
     """A new node of the shared receiver."""
     return scene.node()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A running Redis, shared by a module's tests."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of the shared Redis, which is empty."""
+    with redis.Redis(port=server.port) as client:
+        client.flushall()
+        yield client

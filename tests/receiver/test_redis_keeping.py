@@ -6,36 +6,21 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 from receiver.shared import NODE, Fleet, Receiver, heartbeats
 from receiver.virtual import node_id
 
 from openclaw_exporter.receiver.store.redis import leader
 from openclaw_exporter.receiver.store.redis.connection import AnswerError
-from support.redis import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    import redis
 
     from openclaw_exporter.receiver.store.redis.calls import Call
+    from support.redis import RedisServer
 
 MARK = "hostname-that-nobody-else-has"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A client of an empty Redis."""
-    with redis.Redis(port=server.port) as client:
-        client.flushall()
-        yield client
 
 
 def seen(client: redis.Redis) -> bytes:

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import redis
 from receiver.shared import NODE, Fleet, heartbeats
 from receiver.virtual import node_id
 
@@ -17,30 +16,15 @@ from openclaw_exporter.receiver.store.redis.packing import (
     node_bytes,
     node_name,
 )
-from support.redis import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
+    import redis
     from receiver.shared import Receiver
 
     from openclaw_exporter.receiver.store.redis.calls import Call
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[redis.Redis]:
-    """A client of an empty Redis."""
-    with redis.Redis(port=server.port) as client:
-        client.flushall()
-        yield client
+    from support.redis import RedisServer
 
 
 def key(receiver: Receiver, node: str, name: str) -> str:

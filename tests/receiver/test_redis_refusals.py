@@ -14,24 +14,17 @@ from receiver.virtual import VirtualClock, node_id
 from openclaw_exporter.errors import StateError, StoreUnavailableError
 from openclaw_exporter.receiver.store.redis.rights import READS
 from openclaw_exporter.receiver.store.redis.scripts import ALL
-from support.redis import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from support.redis import RedisServer
 
 CALLED = sorted(
     {name.lower() for text in ALL.values() for name in re.findall(r"redis\.call\('(\w+)'", text)}
     | {name.lower() for name, *_ in READS}
     | {"xread"}
 )
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

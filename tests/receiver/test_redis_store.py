@@ -13,22 +13,13 @@ from receiver.virtual import VirtualClock, node_id
 
 from openclaw_exporter.errors import StateError
 from openclaw_exporter.wire.headers import Sequence
-from support.redis import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from collections.abc import Sequence as Sequence_
     from typing import Any
 
     from openclaw_exporter.receiver.store.redis.calls import Call
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    server.start()
-    yield server
-    server.stop()
+    from support.redis import RedisServer
 
 
 @pytest.fixture
