@@ -4,9 +4,9 @@
 
 The nodes are known and up; the receiver is killed and started again, and then all of them want in. A machine
 has room for so many sockets and so much TLS only: `--at-once` connections are under way at a time in each
-process of clients, from source addresses of their own, and who is in closes its connection and goes on
-beating over a proxy's. A node does what the contract asks: it obeys `Retry-After`, and backs off with full
-jitter where it hears nothing.
+process of clients, from source addresses of their own, and who is in closes its connection and is heard no
+more: a run that takes longer than two intervals sees them expire. A node does what the contract asks: it
+obeys `Retry-After`, and backs off with full jitter where it hears nothing.
 """
 
 from __future__ import annotations
