@@ -151,11 +151,8 @@ def test_cut_connections_repeat_and_lose_nothing(server: RedisServer, seed: int)
                 assert set(rows.values()) == {1}
         finally:
             await stage.close()
-        # Each key is stored once, see above. Of its answers one at most should say that it was new; on a
-        # crowded machine two have been seen to, once, and why is not known.
-        again = stage.kinds["recorded"] + stage.kinds["history"] - len(NODES) * BEATS
-        if again > 0:
-            print(f"{again} keys were called new twice")
+        # Of each key one answer at most says that it was new; the one that said so may not have come.
+        assert stage.kinds["recorded"] + stage.kinds["history"] <= len(NODES) * BEATS
         lives = defaultdict(list)
         for event, node in logged(server):
             assert event in FOLLOWS[lives[node][-1] if lives[node] else ""], (lives[node], event)
