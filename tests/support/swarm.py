@@ -68,10 +68,10 @@ class SwarmNode:
         """Return how long after a moment it was answered 2xx for the first time, seconds."""
         return next((at - moment for at in self.accepted if at >= moment), None)
 
-    def longest_gap(self) -> float:
-        """Return the longest time between two answers 2xx in which it was not silent on purpose, seconds."""
+    def gaps(self, seconds: float) -> int:
+        """Return how often it was not answered 2xx for so long, but for its silences."""
         pairs = zip(self.accepted, self.accepted[1:], strict=False)
-        return max((end - begin for begin, end in pairs if not self.was_silent(begin, end)), default=0.0)
+        return sum(end - begin > seconds and not self.was_silent(begin, end) for begin, end in pairs)
 
     def _note(self, attempt: Attempt) -> None:
         if attempt.status in _ACCEPTED:
