@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
-    from receiver.scene import Node
+    from receiver.scene import Node, Running
 
-    from support.pki import Files
+    from support.pki import Files, Pki
 
 CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, BrokenPipeError)
+
+LONG_TAGS = [f"{number:02d}{'x' * 126}" for number in range(32)]
+"""As much as a heartbeat may carry, so that events of it soon fill what lies between two ends."""
+
+
+@contextmanager
+def reading_nothing(scene: Running, pki: Pki) -> Iterator[None]:
+    """Have a reader listen for `updated` events that reads none of them, and has little room for them."""
+    files = pki.reader()
+    context = ssl.create_default_context(cafile=str(pki.ca))
+    context.load_cert_chain(files.certificate, files.key)
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    plain.settimeout(60)
+    plain.connect(("127.0.0.1", scene.port))
+    with context.wrap_socket(plain, server_hostname="127.0.0.1") as stuck:
+        stuck.sendall(b"GET /openclaw/events?event=updated HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert stuck.recv(12) == b"HTTP/1.1 200"
+        yield
 
 
 class Front(Protocol):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import socket
 import ssl
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from receiver.raw import Raw
+from receiver.raw import LONG_TAGS, Raw, reading_nothing
 from receiver.scene import problem, receiver_settings, running
 from receiver.virtual import World, arrival, node_id
 
@@ -202,22 +201,12 @@ def test_a_reader_that_does_not_read_is_cut_off(
     caplog.set_level("INFO")
     settings = receiver_settings(pki, tmp_path, discovery=DiscoverySettings(events_kept=100))
     with running(pki, settings) as scene:
-        files = pki.reader()
-        context = ssl.create_default_context(cafile=str(pki.ca))
-        context.load_cert_chain(files.certificate, files.key)
-        plain = socket.socket()
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        plain.settimeout(60)
-        plain.connect(("127.0.0.1", scene.port))
-        with context.wrap_socket(plain, server_hostname="127.0.0.1") as stuck:
-            stuck.sendall(b"GET /openclaw/events?event=updated HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert stuck.recv(12) == b"HTTP/1.1 200"
+        with reading_nothing(scene, pki):
             node = scene.node()
-            tags = [f"{number:02d}{'x' * 126}" for number in range(32)]
 
             def is_cut_off() -> bool:
                 for _ in range(50):
-                    assert node.beat(tags=tags).status_code == 200
+                    assert node.beat(tags=LONG_TAGS).status_code == 200
                 return "too slow" in caplog.text
 
             wait_until(is_cut_off, timeout=120, what="the end of a slow reader")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from uuid import uuid4
 
 import httpx
 import psutil
+from receiver.raw import LONG_TAGS, reading_nothing
 from receiver.scene import receiver_settings, running
 from receiver.test_workers import WORKERS, clients, connections, nodes_of, publish, started, workers_of
 
@@ -36,29 +36,18 @@ def test_a_reader_that_does_not_read_loses_its_connection_and_its_place(
     monkeypatch.setattr(streaming, "SEND_SECONDS", 0.2)
     discovery = DiscoverySettings(events_kept=100, subscribers=1)
     settings = receiver_settings(pki, tmp_path, workers=2, discovery=discovery)
-    with running(pki, settings) as scene:
-        files = pki.reader()
-        context = ssl.create_default_context(cafile=str(pki.ca))
-        context.load_cert_chain(files.certificate, files.key)
-        plain = socket.socket()
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        plain.settimeout(60)
-        plain.connect(("127.0.0.1", scene.port))
-        with context.wrap_socket(plain, server_hostname="127.0.0.1") as stuck:
-            stuck.sendall(b"GET /openclaw/events?event=updated HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert stuck.recv(12) == b"HTTP/1.1 200"
-            node = scene.node()
-            tags = [f"{number:02d}{'x' * 126}" for number in range(32)]
-            reader = scene.reader()
+    with running(pki, settings) as scene, reading_nothing(scene, pki):
+        node = scene.node()
+        reader = scene.reader()
 
-            def has_left() -> bool:
-                for _ in range(50):
-                    assert node.beat(tags=tags).status_code == 200
-                with reader.stream("GET", "/openclaw/events") as response:
-                    return response.status_code == 200
+        def has_left() -> bool:
+            for _ in range(50):
+                assert node.beat(tags=LONG_TAGS).status_code == 200
+            with reader.stream("GET", "/openclaw/events") as response:
+                return response.status_code == 200
 
-            # It reads nothing meanwhile, and its place is the only one.
-            wait_until(has_left, timeout=240, what="a free place")
+        # It reads nothing meanwhile, and its place is the only one.
+        wait_until(has_left, timeout=240, what="a free place")
 
 
 def test_clients_that_say_nothing_keep_nobody_out(pki: Pki, tmp_path: Path) -> None:
