@@ -326,6 +326,26 @@ def test_a_disk_that_hangs_counts_as_lost_and_its_commit_still_counts(tmp_path: 
     run(main())
 
 
+def test_a_process_that_stood_still_does_not_blame_the_disk(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Bench(tmp_path / "registry.sqlite") as bench:
+            release = threading.Event()
+            hanging = bench.store._writer.submit(release.wait)
+            under_way = bench.store.record(beat(1))
+            await asyncio.sleep(0.01)
+            try:
+                # Stopped, or on a machine that stalls: the commit had no time either.
+                bench.clock.pass_(60)
+                bench.store.tick()
+                assert bench.store.available
+            finally:
+                release.set()
+            await hanging
+            assert (await under_way).kind == "recorded"
+
+    run(main())
+
+
 def test_keys_are_purged_an_hour_of_listening_after_their_arrival(tmp_path: Path) -> None:
     async def main() -> None:
         async with Bench(tmp_path / "registry.sqlite") as bench:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from openclaw_exporter.errors import StateError, StoreUnavailableError
-from openclaw_exporter.receiver.listening import ListeningClock
+from openclaw_exporter.receiver.listening import STALL_SECONDS, ListeningClock
 from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS
 from openclaw_exporter.receiver.registry import Registry, Stored
 from openclaw_exporter.receiver.store.batching import BatchingStore, answer
@@ -76,6 +76,8 @@ class EmbeddedStore(BatchingStore):
         self._number = 0
         self._tail = Tail()
         self._busy_since: float | None = None
+        self._busy_for = 0.0
+        self._ticked_at = clock.elapsed()
         self._stored_at = self._purged_at = clock.elapsed()
 
     async def open(self) -> None:
@@ -114,6 +116,7 @@ class EmbeddedStore(BatchingStore):
         """Let time pass: expiry, the stored clock, the end of shedding, old keys."""
         self._registry.listening.read()
         self._end_shedding()
+        self._count_busy()
         if self._stalled():
             # What is under way may yet be stored; sent again it is then a duplicate.
             answer(self._under_way, None)
@@ -243,6 +246,7 @@ class EmbeddedStore(BatchingStore):
     async def _guarded(self, operation: str, work: Callable[[], T]) -> T | None:
         """Do blocking work; None: it failed, and the store counts as lost."""
         self._busy_since = self._clock.elapsed()
+        self._busy_for = 0.0
         try:
             return await self._timed(operation, work)
         except _FAILURES as error:
@@ -258,8 +262,15 @@ class EmbeddedStore(BatchingStore):
         finally:
             self._observer.timed(operation, time.perf_counter() - started)
 
+    def _count_busy(self) -> None:
+        """Count for how long the disk has not answered, but for what this process stood still."""
+        now = self._clock.elapsed()
+        passed, self._ticked_at = now - self._ticked_at, now
+        if self._busy_since is not None and passed <= STALL_SECONDS:
+            self._busy_for += min(passed, now - self._busy_since)
+
     def _stalled(self) -> bool:
-        return self._busy_since is not None and self._clock.elapsed() - self._busy_since > _STALLED_AFTER
+        return self._busy_since is not None and self._busy_for > _STALLED_AFTER
 
     async def _probe(self) -> None:
         if self._clock.elapsed() - self._probed_at < _PROBE_EVERY:
