@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -27,7 +28,7 @@ from openclaw_exporter.cli.commands import demo as demo_command
 from openclaw_exporter.cli.demo.neighbours import silences
 from openclaw_exporter.cli.demo.result import Result
 from openclaw_exporter.cli.demo.view import PlainView, totals
-from openclaw_exporter.cli.demo.watch import Changes, Sight
+from openclaw_exporter.cli.demo.watch import Changes, Delivered, Sight
 from openclaw_exporter.client import Node, Reported
 from support.skip import binary
 from support.wait import wait_until
@@ -106,7 +107,7 @@ def test_the_whole_story_is_told_and_counted(place: Path) -> None:
     assert list(told["nodes"]) == ["up", "late", "expired"]
     assert sum(told["nodes"].values()) == 9
     assert told["nodes"]["expired"] >= 1
-    assert list(told["heartbeats"]) == ["recorded", "duplicate", "history", "refused"]
+    assert list(told["heartbeats"]) == ["recorded", "duplicate", "history", "turned_away", "refused"]
     assert told["heartbeats"]["recorded"] >= 50
     assert told["heartbeats"]["duplicate"] == told["heartbeats"]["refused"] == 0
     assert told["publish_failures"] == 0
@@ -309,6 +310,31 @@ def test_a_child_that_dies_ends_the_demo_with_its_log(place: Path) -> None:
     assert "the receiver ended with -9" in err or "does not answer" in err
 
 
+@pytest.mark.timeout(240)
+def test_heartbeats_that_come_back_after_the_machine_has_stalled_are_no_fault(place: Path) -> None:
+    demo = Running(place, "--nodes", "8", "--interval", "1", "--for", "40", "--json")
+    metrics = demo.wait_for_line("Receiver metrics", error=True).split()[-1]
+    (receiver,) = (pid for pid in demo.children() if b"receiver" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+    def turned_away() -> bool:
+        # Answered: its late pulse has passed. Stopped anew before the next, it is late twice in a row.
+        lines = httpx.get(metrics, timeout=60).text.splitlines()
+        if any('error_type="shedding"' in line and float(line.split()[-1]) for line in lines):
+            return True
+        os.kill(receiver, signal.SIGSTOP)
+        time.sleep(2.5)
+        os.kill(receiver, signal.SIGCONT)
+        return False
+
+    wait_until(turned_away, what="a heartbeat to be turned away")
+    code, out, err = demo.end()
+    assert code == 0, err
+    told: dict[str, Any] = json.loads(out)
+    assert told["heartbeats"]["turned_away"] >= 1
+    assert told["heartbeats"]["refused"] == 0
+    assert told["publish_failures"] >= told["heartbeats"]["turned_away"]
+
+
 def node(name: str, state: State) -> Node:
     at = dt.datetime(2026, 2, 6, 12, 34, 56, tzinfo=dt.UTC)
     heartbeat = Reported(
@@ -349,20 +375,40 @@ def test_changes_are_told_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "refused", "expected"),
+    ("state", "received", "delivered", "expected"),
     [
-        ("up", 0, []),
-        ("late", 0, ["the real agent is late: so"]),
-        ("up", 2, ["the receiver refused 2 heartbeats"]),
-        (None, 0, ["the registry does not know the real agent"]),
+        ("up", {}, Delivered(3), []),
+        ("late", {}, Delivered(), ["the real agent is late: so"]),
+        (None, {}, Delivered(), ["the registry does not know the real agent"]),
+        ("up", {"refused": 2}, Delivered(2), ["the receiver refused 2 heartbeats: rate-limited 2"]),
+        ("up", {"turned_away": 2}, Delivered(2), []),
+        (
+            "up",
+            {"turned_away": 2},
+            Delivered(2, waiting=1),
+            ["1 heartbeats that were turned away have not come back"],
+        ),
+        ("up", {"turned_away": 2}, Delivered(2, dropped=1), ["1 heartbeats were given up"]),
+        # What is sent again after an exchange that broke is nothing that was turned away.
+        ("up", {}, Delivered(1, waiting=1), []),
     ],
 )
-def test_what_speaks_against_a_demo_is_told(state: State | None, refused: int, expected: list[str]) -> None:
+def test_what_speaks_against_a_demo_is_told(
+    state: State | None, received: dict[str, int], delivered: Delivered, expected: list[str]
+) -> None:
     nodes = (node("agent", state),) if state else ()
-    result = Result(1.0, Sight(nodes, {"refused": refused}), "agent", 3)
+    refusals = {"rate-limited": received.get("refused", 0)}
+    result = Result(1.0, Sight(nodes, received, refusals, Delivered(3)), "agent", delivered)
     result.judge()
     assert result.faults == expected
-    assert result.document()["publish_failures"] == 3
+    assert result.document()["publish_failures"] == 3 + delivered.failures
+
+
+def test_what_waits_is_no_fault_of_a_demo_that_was_told_to_end() -> None:
+    sight = Sight((node("agent", "up"),), {"turned_away": 2})
+    result = Result(1.0, sight, "agent", Delivered(2, waiting=1))
+    result.judge(ended_early=True)
+    assert result.faults == []
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 4, 5, 20, 200])

@@ -53,7 +53,8 @@ def command(
     A PKI, a receiver, one real agent with the plugins on this host, real queues in a Redis, and simulated
     neighbours, some of which stop now and then: watch them go late, expire and return.
 
-    Ends with 0 if the real agent is up at the end and the receiver refused nothing.
+    Ends with 0 if the real agent is up at the end, the receiver refused nothing, and what it turned away for
+    a moment of too much load has come back.
     """
     _check_extras()
     from openclaw_exporter.cli.demo.ending import Ending  # noqa: PLC0415 - only where the command runs

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from openclaw_exporter.cli.demo.watch import Delivered
 from openclaw_exporter.cli.driving import Driver
 from openclaw_exporter.client import ClientSettings, Publisher, Report
 
@@ -112,9 +113,9 @@ class Neighbours:
         self._began = 0.0
 
     @property
-    def failures(self) -> int:
-        """Publish attempts of all neighbours that were not answered 2xx."""
-        return sum(neighbour.publisher.stats.failure for neighbour in self._neighbours)
+    def delivered(self) -> Delivered:
+        """How all their heartbeats were delivered; those of a neighbour that is silent now do not wait."""
+        return sum(map(self._delivered, self._neighbours), Delivered())
 
     def start(self) -> None:
         """Start the threads; the neighbours' first heartbeats are spread over one interval."""
@@ -130,6 +131,14 @@ class Neighbours:
         for neighbour in self._neighbours:
             neighbour.publisher.stop(draining=False)
 
+    def _delivered(self, neighbour: Neighbour) -> Delivered:
+        stats = neighbour.publisher.stats
+        waiting = stats.buffered if self._silent_until(neighbour) is None else 0
+        return Delivered(stats.failure, waiting, stats.dropped)
+
+    def _silent_until(self, neighbour: Neighbour) -> float | None:
+        return neighbour.silence.until((time.monotonic() - self._began) / self._interval)
+
     def _turn(self, neighbour: Neighbour) -> float:
-        until = neighbour.silence.until((time.monotonic() - self._began) / self._interval)
+        until = self._silent_until(neighbour)
         return neighbour.publisher.tick() if until is None else self._began + until * self._interval

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from openclaw_exporter.cli.demo.view import View
 
 _READY: Final = 20.0
+_RETURN: Final = 60.0
+"""Seconds in which what was turned away comes back: told to wait for 6 s or more, and then one by one."""
 _CHIMERA: Final = "chimera"
 
 
@@ -130,25 +132,30 @@ class Demo:
         began = time.monotonic()
         step = min(0.5, self._wishes.interval / 4)
         changes = Changes()
-        result = Result(0.0, Sight(), stage.agent.name, 0)
+        result = Result(0.0, Sight(), stage.agent.name)
         try:
             while not self._ending.wait(step) and not self._is_over(result, time.monotonic() - began):
                 for child in children:
                     child.check()
-                result.sight = watcher.look()
+                result.sight, result.neighbours = watcher.look(), neighbours.delivered
                 self._view.show(result.sight, changes.of(result.sight.nodes))
         except (ChildError, RegistryError) as error:
             result.faults.append(str(error))
         result.seconds = time.monotonic() - began
-        result.neighbour_failures = neighbours.failures
-        result.judge()
+        result.neighbours = neighbours.delivered
+        result.judge(ended_early=self._ending.signal is not None)
         return result
 
     def _is_over(self, result: Result, seconds: float) -> bool:
-        """Whether the time is up; an agent that is not up yet, or not now, gets some more to be heard."""
+        """Whether the time is up; what is not there yet, or was turned away, gets some more to be heard."""
         if self._wishes.seconds is None:
             return False
-        patience = 0.0 if result.agent_is_up else _READY if result.agent is None else self._wishes.interval
+        if result.agent is None:
+            patience = _READY
+        elif result.waits:
+            patience = _RETURN
+        else:
+            patience = 0.0 if result.agent_is_up else self._wishes.interval
         return seconds >= self._wishes.seconds + patience
 
 

@@ -58,7 +58,7 @@ def addresses(stage: Stage) -> list[str]:
 def totals(sight: Sight) -> str:
     """Return everything summed up in one line."""
     nodes = ", ".join(f"{state} {count}" for state, count in sight.states().items())
-    heartbeats = ", ".join(f"{result} {count}" for result, count in sight.received.items())
+    heartbeats = ", ".join(f"{result.replace('_', ' ')} {count}" for result, count in sight.received.items())
     return f"nodes: {nodes}; heartbeats: {heartbeats}"
 
 

@@ -15,9 +15,32 @@ from openclaw_exporter.client.nodes import Node
 if TYPE_CHECKING:
     from openclaw_exporter.cli.demo.stage import Stage
 
-_TIMEOUT: Final = 5.0
+_TIMEOUT: Final = 20.0
+"""Seconds for one answer: a machine that stalls for some is no receiver that is gone."""
 _SHOWN: Final = ("up", "late", "expired")
 _RESULTS: Final = ("recorded", "duplicate", "history")
+_SHEDDING: Final = "shedding"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """How heartbeats were delivered, as their sender counts.
+
+    Attributes:
+        failures: Publish attempts that were not answered 2xx.
+        waiting: Heartbeats that wait in the buffer.
+        dropped: Heartbeats that were given up.
+    """
+
+    failures: int = 0
+    waiting: int = 0
+    dropped: int = 0
+
+    def __add__(self, other: Delivered) -> Delivered:
+        """Return both together."""
+        return Delivered(
+            self.failures + other.failures, self.waiting + other.waiting, self.dropped + other.dropped
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +49,16 @@ class Sight:
 
     Attributes:
         nodes: The registry, as the API shows it.
-        received: Heartbeats by result, and how many were refused, from the receiver's metrics.
-        failures: Failed publish attempts of the real agent, from its metrics; None while it serves none.
+        received: Heartbeats by result, from the receiver's metrics; `turned_away` are those that it asked to
+            come back because it shed load, `refused` all others that it refused.
+        refusals: Those that were refused, by their problem.
+        agent: What the real agent's metrics say of its publishing; None while it serves none.
     """
 
     nodes: tuple[Node, ...] = ()
     received: Mapping[str, int] = field(default_factory=dict)
-    failures: int | None = None
+    refusals: Mapping[str, int] = field(default_factory=dict)
+    agent: Delivered | None = None
 
     def states(self) -> dict[str, int]:
         """Return how many nodes are up, late and expired."""
@@ -79,20 +105,25 @@ class Watcher:
         Raises:
             RegistryError: The receiver does not answer.
         """
-        received = dict.fromkeys((*_RESULTS, "refused"), 0)
+        received = dict.fromkeys((*_RESULTS, "turned_away", "refused"), 0)
+        refusals: dict[str, int] = {}
         for name, labels, value in self._metrics(f"{self._stage.admin_url}/metrics"):
             if name == "openclaw_registry_heartbeat_received_total":
                 received[labels["openclaw_result"]] += int(value)
-            elif name == "openclaw_registry_heartbeat_refused_total":
-                received["refused"] += int(value)
-        return Sight(self.nodes(), received, self._agent_failures())
+            elif name == "openclaw_registry_heartbeat_refused_total" and value:
+                slug = labels["error_type"]
+                received["turned_away" if slug == _SHEDDING else "refused"] += int(value)
+                if slug != _SHEDDING:
+                    refusals[slug] = refusals.get(slug, 0) + int(value)
+        return Sight(self.nodes(), received, refusals, self._agent())
 
-    def _agent_failures(self) -> int | None:
+    def _agent(self) -> Delivered | None:
         try:
             samples = self._metrics(self._stage.metrics_url)
         except RegistryError:
             return None
-        return sum(int(value) for name, _, value in samples if name == "openclaw_publish_failure_total")
+        names = ("openclaw_publish_failure_total", "openclaw_buffer_usage", "openclaw_buffer_dropped_total")
+        return Delivered(*(sum(int(value) for name, _, value in samples if name == asked) for asked in names))
 
     def _metrics(self, url: str) -> list[tuple[str, dict[str, str], float]]:
         try:
