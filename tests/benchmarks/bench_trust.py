@@ -22,10 +22,12 @@ from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from interpreter import announce
 from receiver.scene import receiver_settings
 
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.connection import Connection
+from openclaw_exporter.receiver.heads import Head
 from openclaw_exporter.receiver.intake import Intake
 from openclaw_exporter.receiver.keys import KeyRing
 from openclaw_exporter.receiver.rate import RateLimit
@@ -87,7 +89,7 @@ class Bench:
 
     def admit(self, request: Request) -> None:
         """Take one heartbeat in."""
-        self._intake.admit(request.connection, request.headers, request.body)
+        self._intake.admit(request.connection, Head(request.headers), request.body)
 
     def _connection(self, der: bytes) -> Connection:
         tls = SimpleNamespace(getpeercert=lambda **_: der, version=lambda: "TLSv1.3")
@@ -179,4 +181,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    announce()
     main()
