@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import psutil
+from interpreter import announce
 from receiver_load import Beats, Client
 from receiver_peers import Peers
 
@@ -96,4 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    announce()
     main()

@@ -27,6 +27,7 @@ from uuid import uuid4
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psutil
+from interpreter import announce
 
 from support.command import Command, ReceiverCommand, openclaw_tables
 from support.nodes import mutual_tls_client
@@ -230,4 +231,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    announce()
     main()

@@ -20,6 +20,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from interpreter import announce
+
 from openclaw_exporter.agent.pipe import Ready, Start
 from openclaw_exporter.agent.process import Child
 from openclaw_exporter.agent.settings import ProcessSettings
@@ -147,4 +149,5 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
+    announce()
     main(int(sys.argv[1]) if len(sys.argv) > 1 else ROUNDS)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import pytest
+from interpreter import announce
 
 from support.pki import Pki
 from support.postgresql import PostgresServer
@@ -170,4 +171,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    announce()
     main()

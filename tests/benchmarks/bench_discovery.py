@@ -20,6 +20,7 @@ from uuid import UUID
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from interpreter import announce
 from receiver.virtual import RULES, VirtualClock
 
 from openclaw_exporter.receiver.discovery.capacity import CapacityDesk
@@ -157,4 +158,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    announce()
     asyncio.run(main())

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import psutil
+from interpreter import announce
 from receiver_load import (
     IN_FLIGHT,
     LOAD_CORE,
@@ -302,4 +303,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    announce()
     main()

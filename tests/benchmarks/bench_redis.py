@@ -25,6 +25,7 @@ import redis
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
+from interpreter import announce  # noqa: E402
 from receiver.virtual import arrival, node_id  # noqa: E402
 
 from openclaw_exporter.receiver.clock import SystemClock  # noqa: E402
@@ -205,4 +206,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    announce()
     main()

@@ -22,6 +22,7 @@ import redis.asyncio
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
+from interpreter import announce  # noqa: E402
 from receiver.linking import SCRIPTS, add, linked  # noqa: E402
 
 from support.redis import RedisServer  # noqa: E402
@@ -88,5 +89,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    announce()
     print(f"{len(SCRIPTS)} script, batches of {PARTITIONS + 2} calls, medians of {ROUNDS} rounds")
     asyncio.run(main())

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psutil
 import uvloop
+from interpreter import announce
 from opentelemetry.metrics import NoOpMeterProvider
 
 from openclaw_exporter.receiver.clock import SystemClock
@@ -225,6 +226,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as directory:
             uvloop.run(measure(Path(directory) / "registry.sqlite", int(sys.argv[2])))
         return
+    announce()
     print(
         "    nodes  CPU a beat  memory a node     peak  disk a node  restart  its CPU  held up  all expired"
     )

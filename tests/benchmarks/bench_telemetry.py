@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import psutil
 import pytest
+from interpreter import announce
 from receiver.test_store import beat
 from receiver.virtual import World, node_id
 
@@ -283,4 +284,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    announce()
     main()

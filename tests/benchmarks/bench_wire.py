@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from interpreter import announce
 
 from openclaw_exporter.cli.authority import Authority, node_uri
 from openclaw_exporter.errors import WireError
@@ -168,4 +169,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    announce()
     main()
