@@ -13,7 +13,7 @@ from openclaw_exporter.client.identity import check_certified
 from openclaw_exporter.client.settings import ClientSettings
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.logs import Episodes
-from openclaw_exporter.receiver.credentials import server_context
+from openclaw_exporter.receiver.credentials import Credentials
 from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.receiver.safety import is_url
 from openclaw_exporter.receiver.settings import ReceiverSettings
@@ -46,7 +46,7 @@ def unusable(config: Config) -> Iterator[str]:
         tokens = receiver.tokens
         deny = DenyList(receiver.tls.deny_list)
         missing = tuple(_unreadable(receiver.tls, "receiver.tls"))
-        yield from missing or _causes(lambda: server_context(receiver.tls))
+        yield from missing or _causes(lambda: Credentials(receiver.tls))
         yield from _causes(deny.open)
         for source in sorted({issuer.jwks or tokens.jwks for issuer in tokens.issuers}):
             if not is_url(source):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import ssl
 from typing import TYPE_CHECKING
 
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.files import Watched
+from openclaw_exporter.receiver.kept import TlsFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from openclaw_exporter.receiver.settings import TlsSettings
@@ -21,18 +25,40 @@ _logger = logging.getLogger(__name__)
 class Credentials:
     """The certificate, its key and the client authorities.
 
+    Args:
+        settings: The table `[receiver.tls]`.
+        kept: What to go on with where the files cannot be used now.
+        logger: Who is told.
+
     Attributes:
+        files: What is in use.
         context: For new connections.
-        authorities: The client authorities, PEM.
+
+    Raises:
+        CredentialError: A file cannot be used, and nothing was kept; the text names it.
     """
 
-    def __init__(self, settings: TlsSettings) -> None:
+    def __init__(
+        self, settings: TlsSettings, kept: TlsFiles | None = None, logger: logging.Logger = _logger
+    ) -> None:
         self._settings = settings
         self._watched = Watched(*(path for path in _paths(settings)))
         self._watched.changed()
-        self._episodes = Episodes(_logger)
-        self.authorities = _read_authorities(settings)
-        self.context = server_context(settings)
+        self._episodes = Episodes(logger)
+        try:
+            self.files = _read(settings)
+            self.context = server_context(settings, self.files)
+        except CredentialError as error:
+            if kept is None:
+                raise
+            self._stay(error)
+            self.files = kept
+            self.context = server_context(settings, kept)
+
+    @property
+    def authorities(self) -> bytes:
+        """The client authorities, PEM."""
+        return self.files.ca
 
     def reload(self) -> tuple[bool, bool]:
         """Read the files again where one has changed; a set that does not fit together is left alone.
@@ -43,20 +69,27 @@ class Credentials:
         if not self._watched.changed():
             return False, False
         try:
-            authorities = _read_authorities(self._settings)
-            context = server_context(self._settings)
+            files = _read(self._settings)
+            context = server_context(self._settings, files)
         except CredentialError as error:
-            self._episodes.begin("tls", str(error), f"{error}; the last good certificate stays in use")
+            self._stay(error)
             return False, False
         self._episodes.end("tls", "the certificate files can be used again")
-        others = authorities != self.authorities
-        self.authorities = authorities
+        others = files.ca != self.authorities
+        self.files = files
         self.context = context
         return True, others
 
+    def _stay(self, error: CredentialError) -> None:
+        self._episodes.begin("tls", str(error), f"{error}; the last good certificate stays in use")
 
-def server_context(settings: TlsSettings) -> ssl.SSLContext:
+
+def server_context(settings: TlsSettings, files: TlsFiles) -> ssl.SSLContext:
     """Return a context that asks every client for a certificate.
+
+    Args:
+        settings: What the files are called.
+        files: Their content.
 
     Raises:
         CredentialError: A file cannot be used; the text names it.
@@ -68,11 +101,13 @@ def server_context(settings: TlsSettings) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(certificate, key, password=_refuse_password)
+        with _in_memory(files.certificate) as chain, _in_memory(files.key) as private:
+            context.load_cert_chain(chain, private, password=_refuse_password)
     except (OSError, ssl.SSLError, ValueError) as error:
         raise CredentialError(f"{certificate}, {key}: {_reason(error)}; see receiver.tls") from None
     try:
-        context.load_verify_locations(cafile=ca)
+        with _in_memory(files.ca) as authorities:
+            context.load_verify_locations(cafile=authorities)
     except (OSError, ssl.SSLError) as error:
         raise CredentialError(f"{ca}: {_reason(error)}; see receiver.tls.ca") from None
     return context
@@ -84,12 +119,26 @@ def _paths(settings: TlsSettings) -> tuple[Path, Path, Path]:
     return settings.ca, settings.certificate, settings.key
 
 
-def _read_authorities(settings: TlsSettings) -> bytes:
-    ca, _, _ = _paths(settings)
+def _read(settings: TlsSettings) -> TlsFiles:
+    ca, certificate, key = _paths(settings)
     try:
-        return ca.read_bytes()
+        authorities = ca.read_bytes()
     except OSError as error:
         raise CredentialError(f"{ca}: {_reason(error)}; see receiver.tls.ca") from None
+    try:
+        return TlsFiles(authorities, certificate.read_bytes(), key.read_bytes())
+    except OSError as error:
+        raise CredentialError(f"{certificate}, {key}: {_reason(error)}; see receiver.tls") from None
+
+
+@contextlib.contextmanager
+def _in_memory(content: bytes) -> Iterator[str]:
+    """Return the path of a file that is on no disk: the ssl module takes keys by path alone."""
+    descriptor = os.memfd_create("openclaw-tls", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        yield f"/proc/self/fd/{descriptor}"
 
 
 def _refuse_password() -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 MAX_BYTES: Final = 16 << 20
+_REMEDY: Final = "see receiver.tls.deny_list"
 
 _is_node_id = re.compile(UUID).fullmatch
 _is_thumbprint = re.compile(r"[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]").fullmatch
@@ -35,40 +36,55 @@ class DenyList:
 
     Args:
         path: The file; None denies nobody.
+        logger: Who is told.
+
+    Attributes:
+        content: What is in force, as it was read; None: nothing.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, logger: logging.Logger = _logger) -> None:
         self._path = path
         self._watched = Watched(*([] if path is None else [path]))
-        self._episodes = Episodes(_logger)
+        self._episodes = Episodes(logger)
         self._entries: frozenset[str] = frozenset()
+        self.content: bytes | None = None
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def open(self) -> None:
+    def open(self, kept: bytes | None = None) -> None:
         """Read the file for the first time.
 
+        Args:
+            kept: What to go on with where it cannot be used now.
+
         Raises:
-            CredentialError: It cannot be read, or a line of it is no entry; the text names both.
+            CredentialError: It cannot be read, or a line of it is no entry, and nothing was kept; the text
+                names both.
         """
-        if self._path is not None:
-            self._watched.changed()
-            self._entries = _read(self._path)
+        if self._path is None:
+            return
+        self._watched.changed()
+        try:
+            self._use(_read(self._path), self._path)
+        except CredentialError as error:
+            if kept is None:
+                raise
+            self._stay(error)
+            self._use(kept, self._path)
 
     def reload(self) -> bool:
         """Read the file again where it has changed; return whether others are denied now than before."""
         if self._path is None or not self._watched.changed():
             return False
+        before = self._entries
         try:
-            entries = _read(self._path)
+            self._use(_read(self._path), self._path)
         except CredentialError as error:
-            self._episodes.begin("deny", str(error), f"{error}; the last good deny list stays in force")
+            self._stay(error)
             return False
         self._episodes.end("deny", f"{self._path}: the deny list can be used again")
-        changed = entries != self._entries
-        self._entries = entries
-        return changed
+        return self._entries != before
 
     def holds(self, peer: PeerCertificate) -> bool:
         """Whether a certificate is denied, or the node that it names."""
@@ -76,19 +92,28 @@ class DenyList:
             peer.identity.role == "node" and peer.identity.name in self._entries
         )
 
+    def _use(self, content: bytes, path: Path) -> None:
+        self._entries = _parse(content, path)
+        self.content = content
 
-def _read(path: Path) -> frozenset[str]:
-    remedy = "see receiver.tls.deny_list"
+    def _stay(self, error: CredentialError) -> None:
+        self._episodes.begin("deny", str(error), f"{error}; the last good deny list stays in force")
+
+
+def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise CredentialError(f"{path}: cannot be read: {error.strerror}; {remedy}") from None
+        raise CredentialError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from None
+
+
+def _parse(content: bytes, path: Path) -> frozenset[str]:
     if len(content) > MAX_BYTES:
-        raise CredentialError(f"{path}: over {MAX_BYTES} bytes; {remedy}")
+        raise CredentialError(f"{path}: over {MAX_BYTES} bytes; {_REMEDY}")
     if not content.endswith(b"\n"):
         message = "its last line has no end" if content else "it is empty"
-        raise CredentialError(f"{path}: {message}, as of a file that is being written; {remedy}")
+        raise CredentialError(f"{path}: {message}, as of a file that is being written; {_REMEDY}")
     entries = set()
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), start=1):
         text = line.partition("#")[0].strip()
@@ -96,7 +121,7 @@ def _read(path: Path) -> frozenset[str]:
             entry = _entry(text)
             if entry is None:
                 message = f"line {number} is neither a node_id nor a certificate's SHA-256 thumbprint"
-                raise CredentialError(f"{path}: {message}; {remedy}")
+                raise CredentialError(f"{path}: {message}; {_REMEDY}")
             entries.add(entry)
     return frozenset(entries)
 

@@ -14,6 +14,7 @@ from openclaw_exporter.receiver.application import Application
 from openclaw_exporter.receiver.credentials import Credentials
 from openclaw_exporter.receiver.insecure import OpenApplication, OpenIntake
 from openclaw_exporter.receiver.intake import Intake
+from openclaw_exporter.receiver.kept import NOTHING, Kept
 from openclaw_exporter.receiver.keys import KeyRing
 from openclaw_exporter.receiver.listener import Listener
 from openclaw_exporter.receiver.publishing import Publishing
@@ -87,6 +88,7 @@ class Front:
         store: Records heartbeats.
         handlers: What answers readers, by operation.
         fetch: Returns the key set behind a URL; see `KeyRing`.
+        kept: What to go on with where certificates or keys cannot be read now.
     """
 
     def __init__(
@@ -98,15 +100,17 @@ class Front:
         store: Recorder,
         handlers: Handlers,
         fetch: Fetch | None = None,
+        kept: Kept = NOTHING,
     ) -> None:
         self._settings = settings
+        self._kept = kept
         self._shedding = shedding
         self._metrics = metrics
         self._store = store
         self._is_open = settings.insecure_dev
         tls = settings.tls
-        self._credentials = None if self._is_open else Credentials(tls)
-        self._trust = None if self._is_open else Trust(tls, settings.proxy)
+        self._credentials = None if self._is_open else Credentials(tls, kept.tls)
+        self._trust = None if self._is_open else Trust(tls, settings.proxy, kept.denied)
         if self._trust is not None and self._credentials is not None:
             self._trust.use_authorities(self._credentials.authorities)
         self._keys = KeyRing(TokenSettings() if self._is_open else settings.tokens, clock, fetch)
@@ -129,7 +133,8 @@ class Front:
 
     async def open(self) -> None:
         """Read the keys for the first time; see `Reception.open`."""
-        await self._keys.open()
+        await self._keys.open(self._kept.keys)
+        self._kept = NOTHING
         self._verifier = self._keys.verifier
 
     async def start(self, listening: socket.socket | None) -> None:

@@ -18,7 +18,7 @@ from openclaw_exporter.receiver.safety import MAX_LIFE, is_url
 from openclaw_exporter.wire.tokens import Issuer, KeySet, Verifier
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     import httpx
 
@@ -39,6 +39,10 @@ _MAX_BYTES: Final = 1 << 20
 
 class _Source(Protocol):
     keys: KeySet | None
+    document: bytes
+
+    async def open(self, kept: bytes | None) -> None:
+        """Read the set for the first time; kept: what to go on with where that cannot be done now."""
 
     async def refresh(self, *, unknown: bool) -> bool:
         """Look for new keys, and return whether there are any."""
@@ -67,15 +71,22 @@ class KeyRing:
         settings: The table `[receiver.tokens]`, known to be safe.
         clock: This machine's clocks.
         fetch: Returns the document behind a URL, or raises `FetchError`; by default over HTTP.
+        logger: Who is told.
     """
 
-    def __init__(self, settings: TokenSettings, clock: Clock, fetch: Fetch | None = None) -> None:
+    def __init__(
+        self,
+        settings: TokenSettings,
+        clock: Clock,
+        fetch: Fetch | None = None,
+        logger: logging.Logger = _logger,
+    ) -> None:
         self._settings = settings
         self._locations = {issuer.issuer: issuer.jwks or settings.jwks for issuer in settings.issuers}
         self._sources: dict[str, _Source] = {
-            location: UrlKeys(location, settings.refresh, clock, fetch or fetch_keys)
+            location: UrlKeys(location, settings.refresh, clock, fetch or fetch_keys, logger)
             if is_url(location)
-            else FileKeys(location)
+            else FileKeys(location, logger)
             for location in self._locations.values()
         }
         self._verifier: Verifier | None = None
@@ -85,16 +96,22 @@ class KeyRing:
         """Verifies with the present keys; another object after every change. None: no key was ever read."""
         return self._verifier
 
-    async def open(self) -> None:
+    @property
+    def documents(self) -> dict[str, bytes]:
+        """The key sets in force as they were read, by location."""
+        return {location: source.document for location, source in self._sources.items() if source.document}
+
+    async def open(self, kept: Mapping[str, bytes] | None = None) -> None:
         """Read every key set for the first time. A URL may be away; its keys are then not known yet.
 
+        Args:
+            kept: What to go on with where a set cannot be read now, by location. For a URL it counts at once.
+
         Raises:
-            CredentialError: A file cannot be used.
+            CredentialError: A file cannot be used, and nothing was kept of it.
         """
-        for source in self._sources.values():
-            await source.refresh(unknown=False)
-            if isinstance(source, FileKeys) and source.keys is None:
-                raise source.error or CredentialError(f"{source.path}: cannot be read")
+        for location, source in self._sources.items():
+            await source.open((kept or {}).get(location))
         self._rebuild()
 
     async def refresh(self, *, unknown: bool = False) -> bool:
@@ -138,15 +155,30 @@ class FileKeys:
 
     Attributes:
         keys: The last good set.
-        error: Why the file cannot be used now.
+        document: The same as it was read.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str, logger: logging.Logger = _logger) -> None:
         self.keys: KeySet | None = None
-        self.error: CredentialError | None = None
-        self._watched = Watched(self.path)
-        self._episodes = Episodes(_logger)
+        self.document = b""
+        self._path = Path(path)
+        self._watched = Watched(self._path)
+        self._episodes = Episodes(logger)
+
+    async def open(self, kept: bytes | None) -> None:
+        """Read the file for the first time.
+
+        Raises:
+            CredentialError: It cannot be used, and nothing was kept.
+        """
+        self._watched.changed()
+        try:
+            self._read()
+        except CredentialError as error:
+            if kept is None:
+                raise
+            self._stay(error)
+            self._use(kept)
 
     async def refresh(self, *, unknown: bool) -> bool:
         """Read the file where it has changed; return whether the keys have."""
@@ -154,23 +186,29 @@ class FileKeys:
         if not self._watched.changed():
             return False
         try:
-            keys = KeySet.from_jwks(self.path.read_bytes(), source=str(self.path))
-        except OSError as error:
-            self.error = CredentialError(f"{self.path}: cannot be read: {error.strerror}")
+            self._read()
         except CredentialError as error:
-            self.error = error
-        else:
-            self._episodes.end("jwks", f"{self.path}: the key set can be used again")
-            self.keys, self.error = keys, None
-            return True
-        if self.keys is not None:
-            self._episodes.begin(
-                "jwks", str(self.error), f"{self.error}; the last good key set stays in force"
-            )
-        return False
+            self._stay(error)
+            return False
+        self._episodes.end("jwks", f"{self._path}: the key set can be used again")
+        return True
 
     async def close(self) -> None:
         """Nothing is ever under way."""
+
+    def _read(self) -> None:
+        try:
+            document = self._path.read_bytes()
+        except OSError as error:
+            raise CredentialError(f"{self._path}: cannot be read: {error.strerror}") from None
+        self._use(document)
+
+    def _use(self, document: bytes) -> None:
+        self.keys = KeySet.from_jwks(document, source=str(self._path))
+        self.document = document
+
+    def _stay(self, error: CredentialError) -> None:
+        self._episodes.begin("jwks", str(error), f"{error}; the last good key set stays in force")
 
 
 class UrlKeys:
@@ -178,18 +216,28 @@ class UrlKeys:
 
     Attributes:
         keys: The last good set.
+        document: The same as it was fetched.
     """
 
-    def __init__(self, url: str, every: float, clock: Clock, fetch: Fetch) -> None:
+    def __init__(
+        self, url: str, every: float, clock: Clock, fetch: Fetch, logger: logging.Logger = _logger
+    ) -> None:
         self._url = url
         self._get = fetch
         self._every = every
         self._clock = clock
-        self._episodes = Episodes(_logger)
+        self._episodes = Episodes(logger)
         self._fetched_at: float | None = None
-        self._document = b""
         self._fetching: asyncio.Task[bool] | None = None
         self.keys: KeySet | None = None
+        self.document = b""
+
+    async def open(self, kept: bytes | None) -> None:
+        """Fetch the set for the first time, or go on with what was kept until the first refresh."""
+        if kept is None:
+            await self.refresh(unknown=False)
+        else:
+            self._use(kept)
 
     async def refresh(self, *, unknown: bool) -> bool:
         """Fetch the set where it is time; return whether the keys have changed. One fetch at a time."""
@@ -216,16 +264,19 @@ class UrlKeys:
     async def _fetch(self) -> bool:
         try:
             document = await self._get(self._url)
-            changed = document != self._document
+            changed = document != self.document
             if changed:
-                self.keys = KeySet.from_jwks(document, source=self._url)
-                self._document = document
+                self._use(document)
         except CredentialError as error:
             cause = error.cause if isinstance(error, FetchError) else type(error).__name__
             self._episodes.begin("jwks", cause, f"{self._url}: {error}; known keys stay in force")
             return False
         self._episodes.end("jwks", f"{self._url}: the key set can be fetched again")
         return changed
+
+    def _use(self, document: bytes) -> None:
+        self.keys = KeySet.from_jwks(document, source=self._url)
+        self.document = document
 
 
 async def fetch_keys(url: str) -> bytes:

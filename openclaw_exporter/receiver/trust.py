@@ -69,16 +69,17 @@ class Trust:
     Args:
         tls: The table `[receiver.tls]`.
         proxy: The table `[receiver.proxy]`.
+        denied: The deny list to go on with where it cannot be used now.
 
     Raises:
         ConfigError: The table `[receiver.tls]` says of no names, or of two kinds.
-        CredentialError: The deny list cannot be used.
+        CredentialError: The deny list cannot be used, and none was kept.
     """
 
-    def __init__(self, tls: TlsSettings, proxy: ProxySettings) -> None:
+    def __init__(self, tls: TlsSettings, proxy: ProxySettings, denied: bytes | None = None) -> None:
         self._rule = IdentityRule(tls.trust_domain, tls.dns_suffix)
         self._deny = DenyList(tls.deny_list)
-        self._deny.open()
+        self._deny.open(denied)
         self._names = frozenset(proxy.names)
         self._networks = [ipaddress.ip_network(address) for address in proxy.addresses]
         self._authorities: Authorities | None = None

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import logging
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import httpx
+import msgspec
 import psutil
+import pytest
 from receiver.raw import LONG_TAGS, reading_nothing
-from receiver.scene import receiver_settings, running
+from receiver.scene import problem, receiver_settings, running
 from receiver.test_workers import WORKERS, clients, connections, nodes_of, publish, started, workers_of
 
 from openclaw_exporter.receiver.discovery import streaming
+from openclaw_exporter.receiver.kept import Kept, TlsFiles
 from openclaw_exporter.receiver.settings import DiscoverySettings
 from openclaw_exporter.receiver.store.embedded import EmbeddedStore
 from openclaw_exporter.receiver.workers import crew, member
+from openclaw_exporter.receiver.workers.keeper import Keeper
+from openclaw_exporter.receiver.workers.messages import Greeting
 from support.command import ReceiverCommand
+from support.key_server import KeyServer
 from support.wait import wait_until
 
 if TYPE_CHECKING:
-    import pytest
-    from receiver.scene import Node
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from receiver.scene import Node, Running
 
     from support.nodes import PlayedNode
     from support.pki import Pki
+
+
+@pytest.fixture
+def key_server(pki: Pki) -> Iterator[KeyServer]:
+    server = KeyServer(pki.jwks.read_bytes())
+    yield server
+    server.close()
 
 
 def test_a_reader_that_does_not_read_loses_its_connection_and_its_place(
@@ -152,22 +168,71 @@ def _workers() -> list[psutil.Process]:
     return found
 
 
-def test_a_worker_that_starts_with_bad_files_says_so_and_is_tried_again(pki: Pki, tmp_path: Path) -> None:
-    receiver = ReceiverCommand(tmp_path, pki, extra=WORKERS)
-    lines = (tmp_path / "receiver.toml").read_text().splitlines()
-    certificate = Path(next(line for line in lines if line.startswith("certificate =")).split('"')[1])
-    good = certificate.read_bytes()
-    with started(receiver):
-        try:
-            certificate.write_bytes(b"torn")
-            workers_of(receiver)[0].kill()
-            wait_until(lambda: "a worker cannot start: " in receiver.text(), what="what is wrong")
-            with nodes_of(pki, receiver, 2) as nodes:
-                for node in nodes:
-                    wait_until(lambda node=node: _published(node), what="the other worker")  # type: ignore[misc]
-        finally:
-            certificate.write_bytes(good)
-        wait_until(lambda: _spread(pki, receiver), what="connections at two workers")
+@pytest.mark.parametrize("torn", ["ca", "certificate", "key", "jwks", "deny_list"])
+def test_workers_that_start_while_a_file_is_torn_serve_with_the_last_good_one(
+    pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture, torn: str
+) -> None:
+    server = pki.server()
+    contents = {
+        "ca": pki.ca.read_bytes(),
+        "certificate": server.certificate.read_bytes(),
+        "key": server.key.read_bytes(),
+        "jwks": pki.jwks.read_bytes(),
+        "deny_list": f"{uuid4()}\n".encode(),
+    }
+    files = {name: tmp_path / name for name in contents}
+    for name, content in contents.items():
+        files[name].write_bytes(content)
+    tls = {name: path for name, path in files.items() if name != "jwks"}
+    settings = receiver_settings(pki, tmp_path, workers=2, tls=tls, tokens={"jwks": str(files["jwks"])})
+    with running(pki, settings) as scene, caplog.at_level(logging.INFO):
+        denied = scene.node()
+        # What was good when it started is not what is good now.
+        files["deny_list"].write_bytes(f"{denied.node_id}\n".encode())
+        wait_until(lambda: denied.beat().status_code == 403, what="the denial")
+        wait_until(lambda: denied.node_id.encode() in _kept(), what="the registry's process to know of it")
+        good = files[torn].read_bytes()
+        files[torn].write_bytes(good[:-30])
+        wait_until(lambda: "stays in" in caplog.text, what="what is wrong")
+        _replace_workers(scene)
+        assert scene.node().beat().status_code == 200
+        assert problem(denied.beat()) == (403, "node-denied")
+        # They find it good again as those did that they stand in for.
+        files[torn].write_bytes(good)
+        wait_until(lambda: "can be used again" in caplog.text, what="the end of it")
+
+
+def test_workers_that_start_while_the_keys_url_is_away_verify_at_once(
+    pki: Pki, tmp_path: Path, key_server: KeyServer
+) -> None:
+    settings = receiver_settings(pki, tmp_path, workers=2, tokens={"jwks": key_server.url})
+    with running(pki, settings) as scene:
+        assert scene.node().beat().status_code == 200
+        key_server.close()
+        _replace_workers(scene)
+        assert [scene.node().beat().status_code for _ in range(4)] == [200] * 4
+
+
+def test_nothing_prints_a_key_that_is_handed_over() -> None:
+    files = TlsFiles(b"CA", b"CERTIFICATE", b"SECRET")
+    greeting = Greeting(b"", 0, Kept(files, b"", {}))
+    assert "SECRET" not in repr(greeting)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(greeting), type=Greeting).kept.tls == files
+
+
+def _replace_workers(scene: Running) -> None:
+    """Kill all workers and wait for others."""
+    before = {worker.pid for worker in _workers()}
+    for worker in _workers():
+        worker.kill()
+    wait_until(lambda: not before & {one.pid for one in _workers()}, what="their end")
+    wait_until(lambda: scene.admin.get("/readyz").status_code == 200, what="other workers")
+
+
+def _kept() -> bytes:
+    """Return the deny list that the registry's process would hand to a worker now."""
+    keepers = [one for one in gc.get_objects() if type(one) is Keeper]
+    return b"".join(keeper.kept.denied or b"" for keeper in keepers)
 
 
 def _spread(pki: Pki, receiver: ReceiverCommand) -> bool:

@@ -18,6 +18,7 @@ from openclaw_exporter.receiver.rate import RateLimit
 from openclaw_exporter.receiver.workers.clerk import Clerk
 from openclaw_exporter.receiver.workers.desk import Desk
 from openclaw_exporter.receiver.workers.door import Door
+from openclaw_exporter.receiver.workers.keeper import Keeper
 from openclaw_exporter.receiver.workers.member import Member
 from openclaw_exporter.receiver.workers.messages import (
     Asked,
@@ -98,6 +99,7 @@ class Crew:
         self._fetches = SharedFetches(clock)
         # It takes no connection: what is wrong with the files is found before a worker is started.
         self._front = Front(settings, clock, shedding, metrics, store, handlers, self._fetches.fetch)
+        self._keeper = Keeper(settings, clock, self._fetches.fetch)
         self._fetching: set[asyncio.Task[None]] = set()
         rate = RateLimit(settings.limits.rate, settings.limits.burst)
         self._clerk = Clerk(store, rate, clock, shedding, metrics)
@@ -121,6 +123,7 @@ class Crew:
         """Find what is wrong with certificates and keys."""
         await self._front.open()
         await self._front.close()
+        await self._keeper.open()
 
     async def start(self, listening: socket.socket) -> None:
         """Start the workers, and then take connections.
@@ -158,6 +161,7 @@ class Crew:
 
     async def close(self) -> None:
         """Give up what is under way."""
+        await self._keeper.close()
         await self._fetches.close()
 
     def tick(self, lag: float) -> None:
@@ -177,10 +181,12 @@ class Crew:
             self._store.shed()
 
     def second(self) -> None:
-        """Each worker sees to its own certificates and keys."""
+        """Look at certificates and keys for workers to come; each worker sees to its own."""
+        self._keeper.look()
 
     def reload(self) -> None:
         """Let all workers look at certificates and keys now."""
+        self._keeper.look()
         for member in self._members:
             member.send(Reload())
 
@@ -214,7 +220,7 @@ class Crew:
                 return
 
     async def _begin(self) -> None:
-        greeting = Greeting(self._packed, logging.getLogger().getEffectiveLevel())
+        greeting = Greeting(self._packed, logging.getLogger().getEffectiveLevel(), self._keeper.kept)
         member = Member(greeting, self._received, self._ended)
         await member.start()
         self._members[member] = Desk(self._handlers, member.send)

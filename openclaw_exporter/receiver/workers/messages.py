@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from openclaw_exporter.receiver.kept import Kept
 from openclaw_exporter.receiver.liveness import Arrival, Outcome
 from openclaw_exporter.receiver.metrics import Counts, RequestKey
 from openclaw_exporter.receiver.settings import ReceiverSettings
@@ -24,10 +25,13 @@ class Greeting(Message, tag=0):
     Attributes:
         settings: The `ReceiverSettings`, its limits this worker's share; see `pack_settings`.
         log_level: The least level of what is logged.
+        kept: What the other workers serve with, for where a file or URL cannot be used now. It holds the
+            private key: this socket pair is known to the two processes alone.
     """
 
     settings: bytes
     log_level: int
+    kept: Kept
 
 
 class Decided(Message, tag=1):

@@ -48,6 +48,7 @@ from openclaw_exporter.receiver.workers.reading import RemoteReading
 from openclaw_exporter.receiver.workers.recorder import RemoteRecorder
 
 if TYPE_CHECKING:
+    from openclaw_exporter.receiver.kept import Kept
     from openclaw_exporter.receiver.settings import ReceiverSettings
     from openclaw_exporter.receiver.workers.messages import ToWorker
 
@@ -80,7 +81,7 @@ async def _run(connected: socket.socket, passed: socket.socket) -> int:
     logging.getLogger().handlers[:] = [_Reporter(channel)]
     logging.getLogger().setLevel(greeting.log_level)
     try:
-        worker = Worker(unpack_settings(greeting.settings), channel)
+        worker = Worker(unpack_settings(greeting.settings), channel, greeting.kept)
         channel.hand_to(worker.received)
         while not first.empty():
             worker.received(first.get_nowait())
@@ -107,9 +108,10 @@ class Worker:
     Args:
         settings: The configuration, its limits this worker's share.
         channel: To the registry's process.
+        kept: What to go on with where certificates or keys cannot be read now.
     """
 
-    def __init__(self, settings: ReceiverSettings, channel: Channel) -> None:
+    def __init__(self, settings: ReceiverSettings, channel: Channel, kept: Kept) -> None:
         self._channel = channel
         self._recorder = RemoteRecorder(channel)
         self._reading = RemoteReading(channel)
@@ -126,6 +128,7 @@ class Worker:
             self._recorder,
             self._reading.handlers,
             self._fetch,
+            kept,
         )
         self._pulse = Pulse(self._tick, self._second)
         self._stopping = asyncio.Event()
