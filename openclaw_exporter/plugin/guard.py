@@ -64,6 +64,8 @@ def series_key(observation: Observation) -> SeriesKey:
     A tag is told by its key alone: a node that is `gpu:true` and `gpu:false` says nothing.
     """
     match observation:
+        case Measurement():  # nearly all of them
+            return observation.name, frozenset(observation.attributes.items())
         case Capacity():
             return "openclaw.node.capacity", frozenset({("openclaw.resource", observation.resource)})
         case QueueDepth():
@@ -73,8 +75,6 @@ def series_key(observation: Observation) -> SeriesKey:
             return "openclaw.node.uptime", frozenset()
         case Tag():
             return "tag", frozenset({("key", observation.key)})
-        case Measurement():
-            return observation.name, frozenset(observation.attributes.items())
 
 
 class Guard:
@@ -150,8 +150,8 @@ class _Collection:
                     "budget", f"{_label(key)}: the budget of {self._budget} series is used up"
                 )
             self._series.add(key)
-        if isinstance(observation, Measurement):
-            self._instruments.setdefault(observation.name, (observation.kind, observation.unit))
+            if isinstance(observation, Measurement):
+                self._instruments.setdefault(observation.name, (observation.kind, observation.unit))
         self._counts[kind] += 1
         self._taken[key] = observation
 

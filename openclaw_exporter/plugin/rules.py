@@ -99,7 +99,7 @@ def checked(item: object) -> Observation:
 
 def _capacity(item: Capacity) -> Capacity:
     resource = _text(item.resource, "resource", _RESOURCE)
-    amount = _number(item.amount, f"amount of {resource}", least=0)
+    amount = _number(item.amount, "amount of", resource, least=0)
     if resource in WHOLE_RESOURCES:
         if amount != int(amount) or amount > MAX_WHOLE:
             raise RejectedError("range", f"amount of {resource} is {amount!r}, not a whole number below 2^53")
@@ -111,11 +111,11 @@ def _capacity(item: Capacity) -> Capacity:
 
 def _queue_depth(item: QueueDepth) -> QueueDepth:
     topic = _text(item.topic, "topic", _TOPIC)
-    depth = _number(item.depth, f"depth of {topic}", least=0, most=MAX_WHOLE)
+    depth = _number(item.depth, "depth of", topic, least=0, most=MAX_WHOLE)
     if not isinstance(depth, int):
         raise RejectedError("type", f"depth of {topic} is of type {type(depth).__name__}, not int")
     age = item.oldest_age
-    return QueueDepth(topic, depth, None if age is None else _number(age, f"oldest_age of {topic}", least=0))
+    return QueueDepth(topic, depth, None if age is None else _number(age, "oldest_age of", topic, least=0))
 
 
 def _uptime(item: Uptime) -> Uptime:
@@ -134,22 +134,37 @@ def _tag(item: Tag) -> Tag:
     return Tag(key, value)
 
 
-def _measurement(item: Measurement) -> Measurement:
-    name = _text(item.name, "name")
-    unit = _text(item.unit, f"unit of {name[:80]}")
-    problem = _name_problem(name, unit)
-    if problem:
-        raise RejectedError(*problem)
-    kind = item.kind
-    if _text(kind, f"kind of {name}") not in _KINDS:
-        raise RejectedError("type", f"kind of {name} is {kind!r}; allowed: counter, gauge, updowncounter")
-    value = _number(item.value, f"value of {name}", least=0 if kind == "counter" else None)
-    if isinstance(value, int) and abs(value) > MAX_INT64:
+def _measurement(item: Any) -> Measurement:
+    name, unit, kind = item.name, item.unit, item.kind
+    if type(name) is type(unit) is type(kind) is str:
+        _check_words_once(name, unit, kind)
+    else:
+        _check_words(name, unit, kind)
+    value = _number(item.value, "value of", name, least=0 if kind == "counter" else None)
+    if type(value) is int and abs(value) > MAX_INT64:
         value = float(value)
     return Measurement(name, value, unit, kind, _attributes(name, item.attributes))
 
 
-@functools.lru_cache(maxsize=1024)
+def _check_words(name: str, unit: str, kind: str) -> None:
+    """Do nothing if a metric may be called so.
+
+    Raises:
+        RejectedError: It may not.
+    """
+    _text(name, "name")
+    _text(unit, f"unit of {name[:80]}")
+    problem = _name_problem(name, unit)
+    if problem:
+        raise RejectedError(*problem)
+    if _text(kind, f"kind of {name}") not in _KINDS:
+        raise RejectedError("type", f"kind of {name} is {kind!r}; allowed: counter, gauge, updowncounter")
+
+
+_check_words_once: Final = functools.lru_cache(maxsize=1024)(_check_words)
+"""The same, for words that are plain text: every collection says those of the one before."""
+
+
 def _name_problem(name: str, unit: str) -> tuple[Reason, str] | None:
     """Return reason and detail of what is wrong with a metric's name or unit, if anything is."""
     if len(name) > MAX_NAME or not _NAME.fullmatch(name):
@@ -166,7 +181,7 @@ def _name_problem(name: str, unit: str) -> tuple[Reason, str] | None:
 
 
 def _attributes(name: str, attributes: object) -> Mapping[str, AttributeValue]:
-    if not isinstance(attributes, Mapping):
+    if type(attributes) is not dict and not isinstance(attributes, Mapping):
         raise RejectedError(
             "attributes", f"attributes of {name} are {type(attributes).__name__}, not a mapping"
         )
@@ -181,7 +196,7 @@ def _attributes(name: str, attributes: object) -> Mapping[str, AttributeValue]:
                 "attributes", f"{name} has an attribute key that is not lower case and dotted"
             )
         copied[key] = _attribute_value(name, key, value)
-    if len({key.replace(".", "_") for key in copied}) < len(copied):
+    if len(copied) > 1 and len({key.replace(".", "_") for key in copied}) < len(copied):
         raise RejectedError("attributes", f"{name} has attributes that are one label in Prometheus")
     return copied
 
@@ -192,19 +207,24 @@ def _is_attribute_key(key: str) -> bool:
 
 
 def _attribute_value(name: str, key: str, value: object) -> AttributeValue:
-    what = f"attribute {key} of {name}"
     if type(value) is bool:
         return value
     if type(value) is str:
         if len(value) > MAX_ATTRIBUTE_TEXT:
-            raise RejectedError("attributes", f"{what} is longer than {MAX_ATTRIBUTE_TEXT} characters")
-        if _UNPRINTABLE.search(value):
-            raise RejectedError("text", f"{what} holds a control character")
+            text = f"attribute {key} of {name} is longer than {MAX_ATTRIBUTE_TEXT} characters"
+            raise RejectedError("attributes", text)
+        if not _is_printable(value):
+            raise RejectedError("text", f"attribute {key} of {name} holds a control character")
         return value
-    number = _number(value, what)
+    number = _number(value, f"attribute {key} of", name)
     if abs(number) > MAX_INT64 and isinstance(number, int):
-        raise RejectedError("attributes", f"{what} is beyond 64 bits")
+        raise RejectedError("attributes", f"attribute {key} of {name} is beyond 64 bits")
     return number
+
+
+def _is_printable(text: str) -> bool:
+    # What Python calls printable leaves out more, such as a space without a break, but is found out faster.
+    return text.isprintable() or _UNPRINTABLE.search(text) is None
 
 
 def _text(value: object, what: str, pattern: re.Pattern[str] | None = None) -> str:
@@ -212,26 +232,35 @@ def _text(value: object, what: str, pattern: re.Pattern[str] | None = None) -> s
         raise RejectedError("type", f"{what} is of type {type(value).__name__}, not str")
     if pattern is not None and not pattern.fullmatch(value):
         raise RejectedError("name", f"{what} is {value[:80]!r}; allowed: {pattern.pattern}")
-    if _UNPRINTABLE.search(value):
+    if not _is_printable(value):
         raise RejectedError("text", f"{what} holds a control character")
     return value
 
 
-def _number(value: object, what: str, *, least: float | None = None, most: int | None = None) -> int | float:
-    """Return a finite number; `bool` and every other subclass of a number is none."""
+def _number(
+    value: object, what: str, of: str = "", *, least: float | None = None, most: int | None = None
+) -> int | float:
+    """Return a finite number; `bool` and every other subclass of a number is none.
+
+    `what` and `of` name it together, and are put together only where something is wrong.
+    """
     if type(value) is not int and type(value) is not float:
-        raise RejectedError("type", f"{what} is of type {type(value).__name__}, not a number")
+        raise RejectedError("type", f"{_named(what, of)} is of type {type(value).__name__}, not a number")
     try:
         finite = math.isfinite(value)
     except OverflowError:  # a whole number beyond double range
         finite = False
     if not finite:
-        raise RejectedError("range", f"{what} is not finite")
+        raise RejectedError("range", f"{_named(what, of)} is not finite")
     if least is not None and value < least:
-        raise RejectedError("range", f"{what} is {value!r}, below {least}")
+        raise RejectedError("range", f"{_named(what, of)} is {value!r}, below {least}")
     if most is not None and value > most:
-        raise RejectedError("range", f"{what} is {value!r}, above {most}")
+        raise RejectedError("range", f"{_named(what, of)} is {value!r}, above {most}")
     return value
+
+
+def _named(what: str, of: str) -> str:
+    return f"{what} {of}" if of else what
 
 
 _CHECKS: Final[Mapping[type, Callable[[Any], Observation]]] = {
