@@ -21,11 +21,13 @@ from openclaw_exporter.plugin.host import load_plugins
 from openclaw_exporter.plugin.options import describe, read_table
 from openclaw_exporter.telemetry.catalogue import CATALOGUE
 from openclaw_exporter_system import Filesystem, Host, Options
+from openclaw_exporter_system.linux import Linux
 from openclaw_exporter_system.series import matcher
 from support import skip
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 def collect(**table: Any) -> list[Observation]:
@@ -130,34 +132,38 @@ def test_filesystem_sizes_are_those_that_the_kernel_tells() -> None:
     assert len(set(devices)) == len(devices)
 
 
-def test_a_filesystem_that_cannot_be_asked_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    mounts = [
-        SimpleNamespace(device="/dev/gone", mountpoint="/no/such/mount", fstype="ext4", opts=""),
-        SimpleNamespace(device="/dev/here", mountpoint="/", fstype="ext4", opts=""),
-        SimpleNamespace(device="/dev/here", mountpoint="/tmp", fstype="ext4", opts=""),  # noqa: S108 - a mount point
-        SimpleNamespace(device="server:/x", mountpoint="/tmp", fstype="nfs4", opts=""),  # noqa: S108 - same
-    ]
-    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: mounts)
-    checked = Guard().check(Filesystem(Options()).collect())
+def test_a_filesystem_that_cannot_be_asked_costs_only_itself(tmp_path: Path) -> None:
+    table = tmp_path / "proc/self/mounts"
+    table.parent.mkdir(parents=True)
+    table.write_text(
+        "/dev/gone /no/such/mount ext4 rw 0 0\n"
+        "/dev/here / ext4 rw 0 0\n"
+        "/dev/here /tmp ext4 rw 0 0\n"
+        "server:/x /tmp nfs4 rw 0 0\n"
+    )
+    machine = Linux(tmp_path)
+    checked = Guard().check(Filesystem(Options(), machine).collect())
     assert {o.attributes["system.device"] for o in checked.observations if isinstance(o, Measurement)} == {
         "/dev/here"
     }
     assert [rejection.reason for rejection in checked.rejected] == ["partial"]
-    asked = Guard().check(Filesystem(Options(network_filesystems=True)).collect())
+    asked = Guard().check(Filesystem(Options(network_filesystems=True), machine).collect())
     devices = {o.attributes["system.device"] for o in asked.observations if isinstance(o, Measurement)}
     assert devices == {"/dev/here", "server:/x"}
 
 
-def test_a_group_that_the_machine_does_not_offer_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_that_the_machine_does_not_offer_costs_only_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def missing(**_: object) -> None:
         raise FileNotFoundError(2, "No such file", "/proc/diskstats")
 
     monkeypatch.setattr(psutil, "disk_io_counters", missing)
-    checked = Guard().check(Host(Options(groups=("disk", "load"))).collect())
+    checked = Guard().check(Host(Options(groups=("disk", "load")), tmp_path).collect())
     assert len(checked.observations) == 3
     assert [rejection.reason for rejection in checked.rejected] == ["partial"]
     with pytest.raises(FileNotFoundError):
-        list(Host(Options(groups=("disk",))).collect())
+        list(Host(Options(groups=("disk",)), tmp_path).collect())
 
 
 def test_disks_and_interfaces_are_counted_as_the_kernel_does() -> None:

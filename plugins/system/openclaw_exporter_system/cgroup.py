@@ -10,13 +10,14 @@ Source: Documentation/admin-guide/cgroup-v2.rst of the Linux kernel.
 from __future__ import annotations
 
 import errno
-import re
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+from openclaw_exporter_system.files import read, unescaped
+
 _MICRO: Final = 1e-6
 
 
@@ -88,9 +89,9 @@ class Cgroup:
     """
 
     def __init__(self, root: Path = Path("/"), *, own_service: bool = False) -> None:
-        self._root = root
+        self._root = str(root).rstrip("/")
         self._own_service = own_service
-        self._mount: tuple[Path, str] | None = None
+        self._mount: tuple[str, str] | None = None
 
     def read(self) -> Limits:
         """Return the limits now; none where no cgroup of version 2 is mounted.
@@ -102,7 +103,7 @@ class Cgroup:
         levels = self._levels()
         return Limits(_cpu(levels), _cpus(levels), _memory(levels), _tasks(levels))
 
-    def _levels(self) -> list[Path]:
+    def _levels(self) -> list[str]:
         """Return the directories of the cgroups, from the process's own one to the mounted root."""
         own = self._own()
         if self._mount is None:
@@ -115,19 +116,19 @@ class Cgroup:
         # A path outside of the namespace ("/../x") or of the mount: all that can be seen is the mounted root.
         inside = own == top or own.startswith(f"{top.rstrip('/')}/")
         names = [name for name in own[len(top) :].split("/") if name] if inside and "/.." not in own else []
-        return [mount.joinpath(*names[:depth]) for depth in range(len(names), -1, -1)]
+        return ["/".join((mount, *names[:depth])) for depth in range(len(names), -1, -1)]
 
     def _own(self) -> str | None:
-        text = _text(self._root / "proc/self/cgroup") or ""
+        text = _text(f"{self._root}/proc/self/cgroup") or ""
         return next((line[3:] for line in text.splitlines() if line.startswith("0::")), None)
 
-    def _mounted(self) -> tuple[Path, str] | None:
+    def _mounted(self) -> tuple[str, str] | None:
         """Return the mount point of the cgroups and which cgroup is mounted there (proc(5), mountinfo)."""
-        for line in (_text(self._root / "proc/self/mountinfo") or "").splitlines():
+        for line in (_text(f"{self._root}/proc/self/mountinfo") or "").splitlines():
             mounted, _, kind = line.partition(" - ")
             if kind.startswith("cgroup2 "):
-                top, place = (_unescaped(field) for field in mounted.split(" ")[3:5])
-                return self._root / place.lstrip("/"), top
+                top, place = (unescaped(field) for field in mounted.split(" ")[3:5])
+                return f"{self._root}/{place.strip('/')}", top
         return None
 
 
@@ -142,16 +143,16 @@ def _without_service(path: str) -> str:
     return path
 
 
-def _cpu(levels: list[Path]) -> CpuLimit | None:
-    found: tuple[float, Path] | None = None
+def _cpu(levels: list[str]) -> CpuLimit | None:
+    found: tuple[float, str] | None = None
     for level in levels:
-        text = _text(level / "cpu.max")
+        text = _text(f"{level}/cpu.max")
         quota, _, period = (text or "max").strip().partition(" ")
         if quota != "max" and (found is None or int(quota) / int(period) <= found[0]):
             found = int(quota) / int(period), level
     if found is None:
         return None
-    stat = _table(found[1] / "cpu.stat")
+    stat = _table(f"{found[1]}/cpu.stat")
     # user_usec counts a nice process's time too; kernels before 6.13 do not tell it apart.
     nice = stat.get("nice_usec", 0)
     modes = {"user": (stat["user_usec"] - nice) * _MICRO, "system": stat["system_usec"] * _MICRO}
@@ -160,62 +161,58 @@ def _cpu(levels: list[Path]) -> CpuLimit | None:
     return CpuLimit(found[0], modes, stat.get("throttled_usec", 0) * _MICRO)
 
 
-def _cpus(levels: list[Path]) -> int | None:
+def _cpus(levels: list[str]) -> int | None:
     for level in levels:
-        text = (_text(level / "cpuset.cpus.effective") or "").strip()
+        text = (_text(f"{level}/cpuset.cpus.effective") or "").strip()
         if text:
             bounds = [part.partition("-") for part in text.split(",")]
             return sum(int(last or first) - int(first) + 1 for first, _, last in bounds)
     return None
 
 
-def _memory(levels: list[Path]) -> MemoryLimit | None:
+def _memory(levels: list[str]) -> MemoryLimit | None:
     found = _tightest(levels, "memory")
     if found is None:
         return None
     limit, level = found
-    current = _number(level / "memory.current") or 0
-    stat = _table(level / "memory.stat")
+    current = _number(f"{level}/memory.current") or 0
+    stat = _table(f"{level}/memory.stat")
     cached = min(stat.get("file", 0) + stat.get("slab_reclaimable", 0), current)
-    swap_limit, swap_current = _number(level / "memory.swap.max"), _number(level / "memory.swap.current")
+    swap_limit, swap_current = _number(f"{level}/memory.swap.max"), _number(f"{level}/memory.swap.current")
     return MemoryLimit(limit, current, cached, swap_limit, swap_current)
 
 
-def _tasks(levels: list[Path]) -> TaskLimit | None:
+def _tasks(levels: list[str]) -> TaskLimit | None:
     found = _tightest(levels, "pids")
-    return None if found is None else TaskLimit(found[0], _number(found[1] / "pids.current") or 0)
+    return None if found is None else TaskLimit(found[0], _number(f"{found[1]}/pids.current") or 0)
 
 
-def _tightest(levels: list[Path], controller: str) -> tuple[int, Path] | None:
+def _tightest(levels: list[str], controller: str) -> tuple[int, str] | None:
     """Return the smallest limit and who has it; of equal ones, the cgroup furthest up, which more share."""
-    limits = [(_number(level / f"{controller}.max"), level) for level in levels]
+    limits = [(_number(f"{level}/{controller}.max"), level) for level in levels]
     given = [(limit, level) for limit, level in reversed(limits) if limit is not None]
     return min(given, key=lambda pair: pair[0], default=None)
 
 
-def _number(path: Path) -> int | None:
+def _number(path: str) -> int | None:
     """Return the number in a file; None for `max`, and where there is no such file."""
     text = (_text(path) or "max").strip()
     return None if text == "max" else int(text)
 
 
-def _table(path: Path) -> dict[str, int]:
+def _table(path: str) -> dict[str, int]:
     """Return a flat keyed file."""
     lines = (_text(path) or "").splitlines()
     return {name: int(value) for name, _, value in (line.partition(" ") for line in lines)}
 
 
-def _text(path: Path) -> str | None:
+def _text(path: str) -> str | None:
     """Return what a file holds, or None where it does not exist, as without the controller."""
     try:
-        return path.read_text()
+        return os.fsdecode(read(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         if error.errno == errno.ENODEV:  # the cgroup was removed while its file was open
             return None
         raise
-
-
-def _unescaped(text: str) -> str:
-    return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text)
