@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from openclaw_exporter.plugin import Capacity, Tag
 from openclaw_exporter_gpu import Gpus, Options
+from openclaw_exporter_gpu.presence import LOOK_AGAIN, Signs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,4 +118,48 @@ def test_a_machine_that_cannot_be_looked_at_needs_a_look(machine: Path) -> None:
     assert Gpus(Options(), machine).absent() is None
     (machine / "dev/null").unlink()
     (machine / "dev").rmdir()
+    assert Gpus(Options(), machine).absent() is None
+
+
+def aged(path: Path, seconds: float) -> int:
+    """Let a file or folder have changed last so long ago; return when, in nanoseconds."""
+    changed = time.time_ns() - int(seconds * 1e9)
+    os.utime(path, ns=(changed, changed))
+    return changed
+
+
+@pytest.mark.parametrize("file", ["dev/nvidia0", "etc/ld.so.cache"])
+def test_what_seems_unchanged_is_looked_into_again_after_a_while(machine: Path, file: str) -> None:
+    now = 0.0
+    signs = Signs(machine, integrated=False, clock=lambda: now)
+    (machine / "etc/ld.so.cache").write_bytes(b"glibc-ld.so.cache1.1\0libnothing-at-a.so\0")
+    place = machine / file if file.startswith("etc") else machine / "dev"
+    changed = aged(place, 60)
+    assert not signs.seen()
+    # A file system that does not tell: the time of the last change stays what it was.
+    (machine / file).write_bytes(b"glibc-ld.so.cache1.1\0libnvidia-ml.so.1\0\0")
+    os.utime(place, ns=(changed, changed))
+    now = LOOK_AGAIN - 1
+    assert not signs.seen()
+    now = LOOK_AGAIN
+    assert signs.seen()
+
+
+@pytest.mark.parametrize("seconds", [60, 0, -60])
+def test_a_device_file_is_found_at_once_however_the_last_change_is_dated(
+    machine: Path, seconds: float
+) -> None:
+    signs = Signs(machine, integrated=False)
+    changed = aged(machine / "dev", seconds)
+    assert not signs.seen()
+    (machine / "dev/nvidia0").touch()
+    if seconds <= 0:  # within a tick of the clock that dates changes, or before a clock was set back
+        os.utime(machine / "dev", ns=(changed, changed))
+    assert signs.seen()
+    (machine / "dev/nvidia0").unlink()
+    assert not signs.seen()
+
+
+def test_a_machine_whose_sysfs_cannot_be_looked_at_needs_a_look(machine: Path) -> None:
+    (machine / "sys").rename(machine / "other")
     assert Gpus(Options(), machine).absent() is None
