@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from openclaw_exporter.receiver.answers import Answer, json_answer, problem_answer
 from openclaw_exporter.receiver.refusals import RefusedError
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from openclaw_exporter.receiver.answers import Receive, Scope, Send
+
+ADMIN_CONNECTIONS: Final = 64
+"""Connections at once, apart from the API's; one more is answered 503 and closed."""
 
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 

@@ -46,6 +46,7 @@ class Entrance:
         source: The socket; not blocking.
         receive: Returns the next connection of it; None: there will be none any more.
         take: Serves one; returns when its handshake has ended.
+        has_room: Whether one more may be taken now, by the number of handshakes under way.
 
     Attributes:
         count: Connections that came so far.
@@ -56,10 +57,12 @@ class Entrance:
         source: socket.socket,
         receive: Callable[[], socket.socket | None],
         take: Callable[[socket.socket], Coroutine[None, None, None]],
+        has_room: Callable[[int], bool] = lambda _handshakes: True,
     ) -> None:
         self._source = source
         self._receive = receive
         self._take = take
+        self._has_room = has_room
         self._loop = asyncio.get_running_loop()
         self._handshakes: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
@@ -101,6 +104,9 @@ class Entrance:
     def _look(self) -> None:
         begun = 0
         for _ in range(_LOOKED_AT):
+            if not self._has_room(self.handshakes):
+                self._pause()
+                return
             try:
                 connection = self._receive()
             except (BlockingIOError, ConnectionError):
@@ -108,8 +114,7 @@ class Entrance:
             except OSError as error:
                 # No descriptor is free, most likely; those that wait are taken when one is.
                 _logger.debug("a connection could not be taken: %s", error)
-                self._shut()
-                self._again = self._loop.call_later(_PAUSE, self._open)
+                self._pause()
                 return
             if connection is None:
                 self._shut()
@@ -123,6 +128,10 @@ class Entrance:
             begun += 1
             if begun == _BEGUN:
                 return
+
+    def _pause(self) -> None:
+        self._shut()
+        self._again = self._loop.call_later(_PAUSE, self._open)
 
     def _begin(self, connection: socket.socket) -> None:
         connection.setblocking(False)

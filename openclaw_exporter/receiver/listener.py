@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
+import resource
 import socket
 import ssl
 import time
@@ -36,6 +38,9 @@ _BACKLOG: Final = 1024
 
 _RECEIVE_BUFFER: Final = 64 * 1024
 """What the kernel keeps of one connection at most; heartbeats are small, and a flood waits outside."""
+
+_LEFT: Final = 128
+"""Descriptors that the API's connections leave: for the admin listener's, the store, and files read again."""
 
 _TLS_SHUTDOWN_SECONDS: Final = 1.0
 _LOOK_EVERY: Final = 0.01
@@ -71,6 +76,7 @@ class Listener:
         self._handshake_timeout = limits.handshake_timeout
         self._context = context
         self._entrance: Entrance | None = None
+        self._most = math.inf if publishing is None else _descriptors() - _LEFT
         config = Config(
             application,
             loop="none",
@@ -105,11 +111,14 @@ class Listener:
     async def start(self) -> None:
         """Begin to accept connections."""
         if self._socket is not None:
-            self._entrance = Entrance(self._socket, self._accept, self.take)
+            self._entrance = Entrance(self._socket, self._accept, self.take, self._has_room)
 
     def has_turned_away(self) -> bool:
         """Whether somebody who waited for too long was let go since the last call."""
         return self._entrance is not None and self._entrance.has_turned_away()
+
+    def _has_room(self, handshakes: int) -> bool:
+        return self.connections + handshakes < self._most
 
     def _accept(self) -> socket.socket:
         assert self._socket is not None  # noqa: S101 - it has an entrance
@@ -180,6 +189,12 @@ class Listener:
     async def _all_ended(self) -> None:
         while self._state.connections or self._state.tasks:  # noqa: ASYNC110 - uvicorn's sets tell nobody
             await asyncio.sleep(_LOOK_EVERY)
+
+
+def _descriptors() -> float:
+    """Return how many files this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if soft == resource.RLIM_INFINITY else max(soft, _LEFT + 1)
 
 
 def url_of(listening: socket.socket, *, tls: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import signal
 import threading
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.metrics import NoOpMeterProvider
 
-from openclaw_exporter.receiver.admin import Admin
+from openclaw_exporter.receiver.admin import ADMIN_CONNECTIONS, Admin
 from openclaw_exporter.receiver.brake import Alarm
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.discovery.events import Hub
@@ -158,7 +159,7 @@ class Service:
         self._admin = Listener(
             Admin(self._checks, exposition),
             listening,
-            limits=self._settings.limits,
+            limits=dataclasses.replace(self._settings.limits, connections=ADMIN_CONNECTIONS),
             context=None,
             trust=None,
             refused=lambda _slug, _status: None,

@@ -164,6 +164,8 @@ class DiscoverySettings:
 class AdminSettings:
     """`/healthz`, `/readyz` and `/metrics`, plain HTTP without token: the table `[receiver.admin]`.
 
+    It takes 64 connections at once, whatever `receiver.limits.connections` is; one more is answered 503.
+
     Attributes:
         enabled: Whether they are served.
         host: The address to listen on.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import socket
+import subprocess
+import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 from receiver.raw import Raw, head
 from receiver.scene import problem, receiver_settings, running
@@ -15,6 +21,7 @@ from receiver.scene import problem, receiver_settings, running
 from openclaw_exporter.cli.authority import node_uri, reader_uri
 from openclaw_exporter.errors import ConfigError, UserError
 from openclaw_exporter.plugin.options import describe, read_table
+from openclaw_exporter.receiver.admin import ADMIN_CONNECTIONS
 from openclaw_exporter.receiver.embedding import Receiver
 from openclaw_exporter.receiver.safety import require_safe
 from openclaw_exporter.receiver.settings import (
@@ -24,8 +31,11 @@ from openclaw_exporter.receiver.settings import (
     ReceiverSettings,
     StoreSettings,
 )
+from support.command import ReceiverCommand
+from support.nodes import PlayedNode
 from support.pki import TRUST_DOMAIN
 from support.ports import free_port
+from support.wait import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +58,51 @@ def test_the_admin_listener(scene: Running) -> None:
     assert "openclaw_registry_loop_lag_seconds" in metrics.text
     assert problem(admin.get("/openclaw/nodes")) == (404, "not-found")
     assert problem(admin.post("/healthz")) == (405, "method-not-allowed")
+
+
+def test_the_admin_listener_has_connections_of_its_own(pki: Pki, tmp_path: Path) -> None:
+    with running(pki, receiver_settings(pki, tmp_path)) as scene, contextlib.ExitStack() as held:
+        address = urlsplit(str(scene.receiver.addresses.admin_url))
+        for count in range(ADMIN_CONNECTIONS + 1):
+            one = held.enter_context(socket.create_connection((address.hostname, address.port), timeout=60))
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            expected = b"HTTP/1.1 200" if count < ADMIN_CONNECTIONS else b"HTTP/1.1 503"
+            assert one.recv(12) == expected
+        assert scene.node().beat().status_code == 200
+        held.close()
+        wait_until(lambda: scene.admin.get("/healthz").status_code == 200, what="their places")
+
+
+def test_a_flood_of_the_api_leaves_the_admin_listener_its_descriptors(pki: Pki, tmp_path: Path) -> None:
+    receiver = ReceiverCommand(tmp_path, pki)
+    config = tmp_path / "receiver.toml"
+    config.write_text(config.read_text().replace("burst = 1000", "burst = 1000\nhandshake_timeout = 300"))
+    few = ("sh", "-c", 'ulimit -Sn 200; exec "$0" -m openclaw_exporter "$@"', sys.executable)
+    with receiver.log.open("ab") as log:
+        receiver.process = subprocess.Popen((*few, *receiver.arguments), stdout=log, stderr=log)
+    try:
+        receiver.ready()
+        with contextlib.ExitStack() as silent:
+            for _ in range(300):
+                silent.enter_context(socket.create_connection(("127.0.0.1", receiver.port), timeout=60))
+            process = psutil.Process(receiver.process.pid)
+            wait_until(lambda: _has_settled(process), what="it to have taken all that it takes")
+            assert receiver.metrics()
+            assert process.num_fds() < 200
+        with contextlib.closing(PlayedNode(pki, receiver.url)) as node:
+            node.client.timeout = 60
+            assert node.client.post(node.url, **node.next_request()[1]).status_code == 200
+    finally:
+        assert receiver.stop() == 0
+    assert "Traceback" not in receiver.text()
+
+
+def _has_settled(process: psutil.Process) -> bool:
+    seen = set()
+    for _ in range(5):
+        seen.add(process.num_fds())
+        time.sleep(0.2)
+    return len(seen) == 1
 
 
 def test_without_telemetry_there_are_no_metrics_and_all_else_works(pki: Pki, tmp_path: Path) -> None:
