@@ -141,10 +141,10 @@ class Service:
             self._hub.follow(self.store.moment)
             pulse = asyncio.create_task(self._pulse.run(), name="openclaw-pulse")
             ending.push_async_callback(_cancelled, pulse)
-            ending.push_async_callback(self._reception.stop)
+            ending.push_async_callback(self._stop)
             await self._reception.start(api)
             if admin is not None:
-                await self._start_admin(admin, ending)
+                await self._start_admin(admin)
             ending.callback(self._hub.close)
             self._serving = True
             yield Addresses(api_url, admin_url)
@@ -154,7 +154,16 @@ class Service:
         if self._serving:
             self._reception.reload()
 
-    async def _start_admin(self, listening: socket.socket, ending: contextlib.AsyncExitStack) -> None:
+    async def _stop(self) -> None:
+        """Stop both listeners at the same time, so that a client that does not read delays the end once."""
+        stopping = [self._reception.stop()]
+        if self._admin is not None:
+            stopping.append(self._admin.stop(STOP_SECONDS))
+        # The store goes next: whatever happens to the one, the other has ended by then.
+        for failure in filter(None, await asyncio.gather(*stopping, return_exceptions=True)):
+            raise failure
+
+    async def _start_admin(self, listening: socket.socket) -> None:
         exposition = self._telemetry.exposition if self._telemetry else None
         self._admin = Listener(
             Admin(self._checks, exposition),
@@ -165,7 +174,6 @@ class Service:
             refused=lambda _slug, _status: None,
         )
         await self._admin.start()
-        ending.push_async_callback(self._admin.stop, STOP_SECONDS)
 
     def _checks(self) -> Mapping[str, bool]:
         return {

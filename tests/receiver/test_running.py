@@ -21,6 +21,7 @@ from receiver.scene import problem, receiver_settings, running
 from openclaw_exporter.cli.authority import node_uri, reader_uri
 from openclaw_exporter.errors import ConfigError, UserError
 from openclaw_exporter.plugin.options import describe, read_table
+from openclaw_exporter.receiver import server
 from openclaw_exporter.receiver.admin import ADMIN_CONNECTIONS
 from openclaw_exporter.receiver.embedding import Receiver
 from openclaw_exporter.receiver.safety import require_safe
@@ -31,6 +32,7 @@ from openclaw_exporter.receiver.settings import (
     ReceiverSettings,
     StoreSettings,
 )
+from openclaw_exporter.telemetry.provider import Telemetry
 from support.command import ReceiverCommand
 from support.nodes import PlayedNode
 from support.pki import TRUST_DOMAIN
@@ -134,6 +136,33 @@ def test_a_request_at_the_stop_is_answered_first(pki: Pki, tmp_path: Path) -> No
         stopping.join()
         with pytest.raises(httpx.TransportError):
             node.beat()
+
+
+def test_the_api_s_connections_end_while_somebody_waits_for_metrics(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Metrics that take so long to write cannot be had for real.
+    asked, release = threading.Event(), threading.Event()
+    monkeypatch.setattr(Telemetry, "exposition", lambda _: (asked.set(), release.wait(300), b"")[-1])
+    monkeypatch.setattr(server, "STOP_SECONDS", 300.0)
+    with running(pki, receiver_settings(pki, tmp_path)) as scene:
+        admin = urlsplit(str(scene.receiver.addresses.admin_url))
+        slow = socket.create_connection((admin.hostname, admin.port), timeout=60)
+        with slow, Raw(scene, pki.reader()) as idle:
+            idle.send(b"GET /openclaw/capacity HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert idle.answer()
+            slow.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert asked.wait(60)
+            stopping = threading.Thread(target=scene.receiver.stop)
+            stopping.start()
+            try:
+                idle.socket.settimeout(60)
+                assert idle.is_closed()
+                assert stopping.is_alive()
+            finally:
+                release.set()
+            assert slow.recv(12) == b"HTTP/1.1 200"
+        stopping.join()
 
 
 def test_it_can_be_started_again_on_the_same_registry(pki: Pki, tmp_path: Path) -> None:
