@@ -1,7 +1,8 @@
 """The header fields of requests, looked at once where the requests of a connection hardly differ.
 
 A node's heartbeats come with the same fields each time, but for their length and their place in the sequence.
-What was found out about the others of one request holds for the next one as well.
+What was found out about the others of one request holds for the next one as well. Where even the bytes are
+those that the parser has read before, it need not read them again (`Stencil`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from openclaw_exporter.wire.headers import SEQUENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Self
 
     from openclaw_exporter.receiver.intake import Order
 
@@ -22,12 +24,92 @@ LENGTH: Final = b"content-length"
 SEQUENCE_FIELD: Final = SEQUENCE.lower().encode()
 _NOWHERE: Final = -1
 _SHORT: Final = 64
+_END: Final = b"\r\n\r\n"
+_LONGEST: Final = 40
+"""More than either of the values that vary can have, if it is right."""
 
 
 # Most fields are those of the whole fleet; a token is longer than those.
 @lru_cache(maxsize=1024)
 def _shared(field: Field) -> Field:
     return field
+
+
+class Stencil:
+    """The bytes of a head that the parser has read, but for the values of the two fields that vary.
+
+    A request whose head has the same bytes, and digits where those values were, is read by the parser as that
+    head was, with other values: nothing is left for it to find out.
+
+    Args:
+        start: What comes before the first of the two values.
+        middle: What comes between them.
+        end: What comes after the second, the empty line included.
+        sequence_first: Whether the first is the sequence.
+    """
+
+    __slots__ = ("_end", "_middle", "_sequence_first", "_start")
+
+    def __init__(self, start: bytes, middle: bytes, end: bytes, *, sequence_first: bool) -> None:
+        self._start = start
+        self._middle = middle
+        self._end = end
+        self._sequence_first = sequence_first
+
+    @classmethod
+    def cut(cls, request: bytes, length: bytes, sequence: bytes) -> Self | None:
+        """Return the stencil of the head of a request; None: not everything in it is in its usual form.
+
+        Args:
+            request: The bytes of one request that the parser has read, and of nothing more.
+            length: Its `Content-Length`.
+            sequence: Its `OpenClaw-Sequence`.
+        """
+        body_at = request.find(_END) + len(_END)
+        if body_at < len(_END) or not length.isdigit() or len(request) - body_at != int(length):
+            return None
+        head = request[:body_at]
+        lowered = head.lower()
+        places: list[tuple[int, int]] = []
+        for name, value in ((LENGTH, length), (SEQUENCE_FIELD, sequence)):
+            before = b"\r\n%b: " % name
+            at = lowered.find(b"%b%b\r\n" % (before, value))
+            if at < 0:
+                return None
+            places.append((at + len(before), at + len(before) + len(value)))
+        sequence_first = places[1] < places[0]
+        (first, first_end), (second, second_end) = sorted(places)
+        return cls(head[:first], head[first_end:second], head[second_end:], sequence_first=sequence_first)
+
+    def fits(self, request: bytes) -> tuple[bytes, bytes, int] | None:
+        """Return the length, the sequence and where the body begins; None: the parser has to look.
+
+        Args:
+            request: What has arrived; a whole request and nothing more, if the answer is not None.
+        """
+        start, middle, end = self._start, self._middle, self._end
+        if not request.startswith(start):
+            return None
+        first = len(start)
+        first_end = request.find(b"\r", first, first + _LONGEST)
+        if first_end < 0 or not request.startswith(middle, first_end):
+            return None
+        second = first_end + len(middle)
+        second_end = request.find(b"\r", second, second + _LONGEST)
+        if second_end < 0 or not request.startswith(end, second_end):
+            return None
+        if self._sequence_first:
+            sequence, length = request[first:first_end], request[second:second_end]
+        else:
+            length, sequence = request[first:first_end], request[second:second_end]
+        body_at = second_end + len(end)
+        if (
+            length.isdigit()
+            and int(length) == len(request) - body_at
+            and sequence.replace(b".", b"").isdigit()
+        ):
+            return length, sequence, body_at
+        return None
 
 
 class Head:
@@ -39,15 +121,29 @@ class Head:
     Attributes:
         formed: The fields that count, once `Intake` has found no fault in their form.
         order: What it has read of them, but for the sequence.
+        size: How many bytes it has in its usual form, but for the values that vary.
+        stencil: Recognizes the next request by its bytes, once one has followed.
     """
 
-    __slots__ = ("_fields", "_length_at", "_sequence_at", "formed", "order")
+    __slots__ = (
+        "_fields",
+        "_has_followed",
+        "_length_at",
+        "_sequence_at",
+        "formed",
+        "order",
+        "size",
+        "stencil",
+    )
 
     def __init__(self, fields: Iterable[Field]) -> None:
         self._fields = list(fields)
         self._length_at = self._sequence_at = _NOWHERE
         self.formed: dict[bytes, bytes] | None = None
         self.order: Order | None = None
+        self.size = 0
+        self.stencil: Stencil | None = None
+        self._has_followed = False
 
     @property
     def fields(self) -> list[Field]:
@@ -88,4 +184,22 @@ class Head:
             return False
         if self.formed is not None:
             self.formed[SEQUENCE_FIELD] = fields[sequence_at][1]
+        self._has_followed = True
         return True
+
+    def vary(self, length: bytes, sequence: bytes) -> None:
+        """Become the head of a later request, of which `stencil` has found these values."""
+        known, length_at, sequence_at = self._fields, self._length_at, self._sequence_at
+        known[length_at] = known[length_at][0], length
+        known[sequence_at] = known[sequence_at][0], sequence
+        if self.formed is not None:
+            self.formed[SEQUENCE_FIELD] = sequence
+
+    def learn(self, request: bytes | memoryview) -> None:
+        """Prepare `stencil`, where a request has followed: most heads of a proxy's connection come once.
+
+        Args:
+            request: The bytes with which the last one came.
+        """
+        if self._has_followed and self.stencil is None:
+            self.stencil = Stencil.cut(bytes(request), *self.varying)

@@ -94,11 +94,33 @@ class HotProtocol(HttpProtocol):
         self._head: Head | None = None
         self._shared = cast("HotState", self.server_state)
 
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Take what has arrived: without the parser where it has read all but two numbers of it before."""
+        head = self._head
+        is_new = not self._bytes and self._is_idle()
+        if is_new and head is not None and head.stencil is not None and not self.flow.write_paused:
+            request = bytes(data)
+            found = head.stencil.fits(request)
+            if found is not None and found[2] <= self._limits.header_bytes:
+                self._take(head, request, *found)
+                return
+        super().data_received(data)
+        if is_new and not self._is_refused and (head := self._head) is not None:
+            head.learn(data)
+
+    def _take(self, head: Head, request: bytes, length: bytes, sequence: bytes, body_at: int) -> None:
+        """Decide on a heartbeat whose head is known."""
+        head.vary(length, sequence)
+        hot = HotCycle(self, head)
+        hot.body = request[body_at:]
+        hot.more_body = False
+        self.cycle = hot  # type: ignore[assignment] # all that uvicorn asks of one
+        self._publish(hot)
+
     def _goes_on(self) -> bool:
         head, self._head = self._head, None
         if head is None:
             return False
-        size = self._head_size - sum(map(len, head.varying))
         if not (
             self.url == _PATH
             and self.parser.get_method() == b"POST"
@@ -106,8 +128,8 @@ class HotProtocol(HttpProtocol):
             and head.follow(self._fields)
         ):
             return False
-        length, _ = varying = head.varying
-        size += sum(map(len, varying))
+        length, sequence = head.varying
+        size = head.size + len(length) + len(sequence)
         if size > self._limits.header_bytes or int(length) > MAX_BODY_BYTES:
             return False
         self._note_head(size)
@@ -119,6 +141,7 @@ class HotProtocol(HttpProtocol):
         if head is None and self._is_heartbeat():
             head = Head(self._fields)
             if head.settle():
+                head.size = self._head_size - sum(map(len, head.varying))
                 self._head = head
         cycle = self.cycle
         is_free = (cycle is None or cycle.response_complete) and not self.flow.write_paused

@@ -41,7 +41,7 @@ class Inlet(asyncio.BufferedProtocol):
         return self._buffer if room == PIECE else self._buffer[:room]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._http.data_received(self._buffer[:nbytes])  # type: ignore[arg-type] # the parser takes any buffer
+        self._http.data_received(self._buffer[:nbytes])
 
     def eof_received(self) -> None:
         self._http.eof_received()

@@ -160,7 +160,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.on_shutdown is not None:
             self.on_shutdown()
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         """Parse what has arrived."""
         if self._is_refused or self.parser is None:
             return
