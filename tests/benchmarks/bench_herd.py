@@ -1,38 +1,40 @@
-"""A fleet that reconnects at once, each node with TLS of its own; the receiver has its default limits.
+"""A fleet that reconnects at once; the receiver has its default limits.
 
-    python tests/benchmarks/bench_herd.py [--nodes N] [--workers N] [--processes N] [--at-once N]
+    python tests/benchmarks/bench_herd.py [--nodes N] [--workers N] [--processes N] [--hold N] [--proxy]
 
-The nodes are known and up; the receiver is killed and started again, and then all of them want in. A machine
-has room for so many sockets and so much TLS only: `--at-once` connections are under way at a time in each
-process of clients, from source addresses of their own, and who is in closes its connection and is heard no
-more: a run that takes longer than two intervals sees them expire. A node does what the contract asks: it
-obeys `Retry-After`, and backs off with full jitter where it hears nothing.
+The nodes are known and up; the receiver is killed and started again, and then all of them want in, each with
+TLS of its own: they do what the contract asks, keep their connections, and beat on once they are in. The run
+goes on for a while after that, for nobody may have expired. A connection takes memory on both sides, and a
+process has so many descriptors only: a fleet that is larger than `limits.connections` needs proxies. With
+`--proxy` a proxy that ends TLS brings all of them, as fast as it is answered.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import base64
+import contextlib
 import multiprocessing
-import os
-import random
-import ssl
+import queue
+import resource
 import sys
 import tempfile
 import time
 from array import array
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import million_fleet
 import psutil
-import uvloop
-from bench_million import Generator, Receiver, percentiles, request_of
+from bench_million import others, steady
+from herd_nodes import Nodes, Outcome
+from interpreter import announce
 from million_fleet import Fleet
+from million_receiver import LONGEST, Receiver, Usage
+from proxy_load import PATIENCE, Generator, percentiles
 
 from openclaw_exporter.cli.authority import private_key_pem
 from support.pki import Pki
@@ -40,214 +42,152 @@ from support.pki import Pki
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue
 
-PATIENCE = 10.0
-"""Seconds that a client waits for anything, as the publisher does."""
-
-BASE, CAP = 1.0, 30.0
-"""Of the backoff, seconds."""
+INTERVAL = 60
+_SPARE_DESCRIPTORS = 200
 
 
-class Outcome(NamedTuple):
-    """What one process of clients saw.
-
-    Attributes:
-        entered: Seconds after the start at which each node was in.
-        latencies: Seconds from connecting to the answer, of those that were let in.
-        turned_away: Answers 503.
-        waits: The `Retry-After` of those.
-        failures: Connections that ended without an answer, by kind.
-    """
-
-    entered: array[float]
-    latencies: array[float]
-    turned_away: int
-    waits: array[float]
-    failures: dict[str, int]
-
-
-class Clients:
-    """Some of the nodes, in one process.
+class Herd:
+    """The nodes' processes.
 
     Args:
         directory: The certificates' and the fleet's.
         port: The receiver's.
-        numbers: Theirs.
-        address: The source address.
-        at_once: Connections under way at a time.
-        until: When to give up, of the monotonic clock.
+        nodes: How many.
+        processes: In how many processes.
+        seconds: How long they are to beat.
     """
 
-    def __init__(
-        self, directory: Path, port: int, numbers: range, address: str, at_once: int, until: float
-    ) -> None:
-        self._fleet = Fleet(directory / "fleet")
-        self._directory = directory
-        self._port = port
-        self._numbers = numbers
-        self._address = address
-        self._free = asyncio.Semaphore(at_once)
-        self._until = until
-        self._started = time.monotonic()
-        self.outcome = Outcome(array("d"), array("d"), 0, array("d"), {})
-        self._turned_away = 0
+    def __init__(self, directory: Path, port: int, nodes: int, processes: int, seconds: float) -> None:
+        self._nodes = nodes
+        self._results: Queue[Outcome | None] = multiprocessing.Queue()
+        self._go, self._end = multiprocessing.Event(), multiprocessing.Event()
+        share = -(-nodes // processes)
+        self._parts = [
+            multiprocessing.Process(
+                target=self._part,
+                args=(directory, port, range(first, min(first + share, nodes)), number, seconds),
+                daemon=True,
+            )
+            for number, first in enumerate(range(0, nodes, share))
+        ]
+        for part in self._parts:
+            part.start()
+        for _ in self._parts:
+            self._results.get()
 
-    async def run(self) -> Outcome:
-        """Bring all of them in."""
-        await asyncio.gather(*(self._node(number) for number in self._numbers))
-        return self.outcome._replace(turned_away=self._turned_away)
+    def _part(self, directory: Path, port: int, numbers: range, place: int, seconds: float) -> None:
+        """Be one process of nodes."""
+        nodes = Nodes(directory, port, numbers, place, INTERVAL)
+        self._results.put(None)
+        self._go.wait()
+        self._results.put(nodes.run(seconds))
+        # Until its CPU has been read.
+        self._end.wait()
 
-    async def _node(self, number: int) -> None:
-        failed = 0
-        while time.monotonic() < self._until:
-            async with self._free:
-                started = time.monotonic()
-                wait = await self._attempt(number)
-            if wait is None:
-                self.outcome.entered.append(time.monotonic() - self._started)
-                self.outcome.latencies.append(time.monotonic() - started)
-                return
-            if wait:
-                self._turned_away += 1
-                self.outcome.waits.append(wait)
-                failed = 0
-                await asyncio.sleep(wait)
-            else:
-                failed += 1
-                await asyncio.sleep(random.uniform(0, min(CAP, BASE * 2**failed)))
-
-    async def _attempt(self, number: int) -> float | None:
-        """Publish once; return None: it is in, 0: it heard nothing, else after how long it may come back."""
-        try:
-            async with asyncio.timeout(PATIENCE):
-                return await self._exchange(number)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
-            kind = type(error).__name__
-            self.outcome.failures[kind] = self.outcome.failures.get(kind, 0) + 1
-            return 0.0
-
-    async def _exchange(self, number: int) -> float | None:
-        certificate, authorization = self._fleet.fields(number).split(b"\r\n")[:2]
-        context = self._context(number, certificate)
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", self._port, ssl=context, server_hostname="localhost", local_addr=(self._address, 0)
-        )
-        try:
-            writer.write(request_of(number, authorization + b"\r\n"))
-            head = await reader.readuntil(b"\r\n\r\n")
-            status = int(head.split(b" ", 2)[1])
-            if status == 200:
-                return None
-            if status != 503:
-                message = f"{status}"
-                raise ValueError(message)
-            fields = head.lower().split(b"\r\n")
-            return float(next(one for one in fields if one.startswith(b"retry-after:")).split(b":")[1])
-        finally:
-            writer.transport.abort()
-
-    def _context(self, number: int, field: bytes) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(self._directory / "ca.pem")
-        der = base64.b64decode(field.split(b":")[2])
-        path = self._directory / f"client-{os.getpid()}-{number % 64}.pem"
-        path.write_text(ssl.DER_cert_to_PEM_cert(der))
-        context.load_cert_chain(path, self._directory / "clients.key")
-        return context
+    def run(self, receiver: Receiver) -> None:
+        """Let everybody come at once; report."""
+        usage = Usage(receiver, {f"nodes {number}": _pid(part) for number, part in enumerate(self._parts, 1)})
+        self._go.set()
+        outcomes: list[Outcome] = []
+        most = clients = 0
+        while len(outcomes) < len(self._parts):
+            most = max(most, sum(receiver.memory()))
+            clients = max(clients, sum(psutil.Process(_pid(p)).memory_info().rss for p in self._parts))
+            with contextlib.suppress(queue.Empty):
+                outcome = self._results.get(timeout=0.5)
+                assert outcome is not None
+                outcomes.append(outcome)
+        report(outcomes, self._nodes)
+        print(f"  memory at most: the receiver {most / 2**20:.0f} MiB, the nodes {clients / 2**20:.0f} MiB")
+        usage.report(sum(len(one.entered) + one.beats for one in outcomes))
+        self._end.set()
+        for part in self._parts:
+            part.join()
 
 
-def clients(
-    results: Queue[Outcome],
-    directory: Path,
-    port: int,
-    numbers: range,
-    place: int,
-    at_once: int,
-    until: float,
-) -> None:
-    """Be one process of clients."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-
-        async def main() -> Outcome:
-            # Who gives up in the middle of a handshake is counted; uvloop says so once more.
-            asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-            return await Clients(directory, port, numbers, f"127.0.1.{place + 1}", at_once, until).run()
-
-        results.put(runner.run(main()))
+def _pid(process: multiprocessing.Process) -> int:
+    assert process.pid is not None
+    return process.pid
 
 
-def herd(directory: Path, receiver: Receiver, chosen: argparse.Namespace) -> None:
-    """Let everybody come at once; report."""
-    results: Queue[Outcome] = multiprocessing.Queue()
-    share = -(-chosen.nodes // chosen.processes)
-    until = time.monotonic() + chosen.seconds
-    parts = [
-        multiprocessing.Process(
-            target=clients,
-            args=(
-                results,
-                directory,
-                receiver.port,
-                range(first, min(first + share, chosen.nodes)),
-                place,
-                chosen.at_once,
-                until,
-            ),
-        )
-        for place, first in enumerate(range(0, chosen.nodes, share))
-    ]
-    started = time.monotonic()
-    for part in parts:
-        part.start()
-    outcomes, most = [], 0
-    while len(outcomes) < len(parts):
-        most = max(most, sum(psutil.Process(pid).memory_info().rss for pid in receiver.pids()))
-        while not results.empty():
-            outcomes.append(results.get())
-        time.sleep(0.5)
-    for part in parts:
-        part.join()
-    entered = array("d", sorted(second for one in outcomes for second in one.entered))
-    latencies = array("d", (second for one in outcomes for second in one.latencies))
-    waits = sorted(wait for one in outcomes for wait in one.waits)
-    failures: dict[str, int] = {}
-    for one in outcomes:
-        for kind, count in one.failures.items():
-            failures[kind] = failures.get(kind, 0) + count
-    print(f"{len(entered)} of {chosen.nodes} are in after {time.monotonic() - started:.0f} s")
+def report(outcomes: list[Outcome], nodes: int) -> None:
+    """Print what the nodes saw."""
+    entered = sorted(second for one in outcomes for second in one.entered)
+    print(f"{len(entered)} of {nodes} came in; {sum(one.outside for one in outcomes)} are outside at the end")
     marks = (0.5, 0.9, 0.99, 1.0)
     print("  " + ", ".join(f"{m:.0%} after {entered[int(m * (len(entered) - 1))]:.0f} s" for m in marks))
+    latencies = array("d", (second for one in outcomes for second in one.latencies))
     print(f"  of those let in, from connecting to answered: {percentiles(latencies)}")
-    asked = f", Retry-After {waits[0]:.0f} to {waits[-1]:.0f} s" if waits else ""
-    print(f"  turned away {sum(one.turned_away for one in outcomes)}{asked}; no answer: {failures or 'none'}")
-    print(f"  the receiver's memory at most {most / 2**20:.0f} MiB")
+    waits = sum((one.waits for one in outcomes), Counter[int]())
+    asked = f", Retry-After {min(waits)} to {max(waits)} s" if waits else ""
+    failures = sum((one.failures for one in outcomes), Counter[str]())
+    print(f"  answered 503 {waits.total()} times{asked}; no answer: {dict(failures) or 'none'}")
+    late = array("d", (second for one in outcomes for second in one.late))
+    intervals = sum((one.intervals for one in outcomes), Counter[int]())
+    print(f"  {len(late)} beats after the first, at intervals of {min(intervals)} to {max(intervals)} s")
+    if late:
+        print(f"  from due to answered: {percentiles(late)}")
+
+
+def herd_of_proxy(generator: Generator, receiver: Receiver, chosen: argparse.Namespace) -> None:
+    """Let a proxy bring everybody; report."""
+    generator.forget()
+    generator.connect()
+    usage, started = Usage(receiver), time.monotonic()
+    generator.register()
+    took = time.monotonic() - started
+    print(f"{generator.recorded} of {chosen.nodes} are in after {took:.0f} s, others {others(generator)}")
+    usage.report(generator.recorded)
+    steady(generator, receiver, chosen.nodes / INTERVAL, chosen.seconds)
 
 
 def main() -> None:
     """Run what the arguments ask for."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--nodes", type=int, default=100_000)
+    arguments.add_argument("--nodes", type=int, default=10_000)
     arguments.add_argument("--workers", type=int, default=1)
     arguments.add_argument("--processes", type=int, default=2)
-    arguments.add_argument("--at-once", type=int, default=1000)
-    arguments.add_argument("--seconds", type=float, default=900)
+    arguments.add_argument("--seconds", type=float, default=300, help="after the receiver's return")
+    arguments.add_argument("--target-rate", type=float, default=0.0, help="the receiver's")
+    arguments.add_argument("--proxy", action="store_true")
     chosen = arguments.parse_args()
+    announce()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if not chosen.proxy and chosen.nodes / chosen.processes > most - _SPARE_DESCRIPTORS:
+        arguments.error(f"a process may have {most} descriptors: take more --processes, or --proxy")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         pki = Pki(directory)
         key = million_fleet.make(pki, directory / "fleet", chosen.nodes)
         (directory / "clients.key").write_bytes(private_key_pem(key))
-        receiver = Receiver(directory, pki, chosen.workers, chosen.nodes)
+        receiver = Receiver(
+            directory,
+            pki,
+            chosen.workers,
+            chosen.nodes,
+            target_rate=chosen.target_rate,
+            limits=f"header_timeout = {PATIENCE}" if chosen.proxy else "",
+        )
+        nodes = None
+        if not chosen.proxy:
+            nodes = Herd(directory, receiver.port, chosen.nodes, chosen.processes, chosen.seconds)
         receiver.start()
         generator = Generator(Fleet(directory / "fleet"), pki, receiver.port)
-        generator.connect()
-        generator.register()
-        print(f"{generator.answered} nodes are known; the receiver is killed and started again")
-        generator.close()
-        receiver.kill()
-        receiver.start()
         try:
-            herd(directory, receiver, chosen)
-            print(f"  expired: {receiver.total('openclaw_registry_node_expired_total'):.0f}")
+            generator.connect()
+            for generator.interval in (LONGEST, INTERVAL):
+                generator.register()
+            print(f"{generator.fleet.count} nodes are up; the receiver is killed and started again")
+            generator.close()
+            receiver.kill()
+            print(f"ready after {receiver.start():.1f} s", flush=True)
+            if nodes is None:
+                herd_of_proxy(generator, receiver, chosen)
+            else:
+                nodes.run(receiver)
+            print(f"  expired {receiver.total('openclaw_registry_node_expired_total'):.0f}", end="; ")
+            print(f"nodes by state {receiver.states()}")
             for metric in ("heartbeat_refused", "heartbeat_received"):
                 print(f"  {metric}: {receiver.total(f'openclaw_registry_{metric}_total'):.0f}")
         finally:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from support.pki import Pki
 
 TOKEN_LIFE = 3600
+ID_SIZE = 36
 _PART = 10_000
 _ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 _ECDSA = ec.ECDSA(hashes.SHA256())
@@ -42,17 +43,24 @@ class Fleet:
 
     Args:
         path: The file; `make` writes it.
+
+    Attributes:
+        count: How many.
+        data: The file: of each node its header fields `Client-Cert` and `Authorization`, and its id.
+        places: Where each node begins in it, and where the last ends.
     """
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        (self.count,) = struct.unpack_from("<Q", self._map)
-        self._places = array("Q", self._map[8 : 8 + 8 * (self.count + 1)])
+            self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        (self.count,) = struct.unpack_from("<Q", self.data)
+        self.places = array("Q", self.data[8 : 8 + 8 * (self.count + 1)])
 
-    def fields(self, number: int) -> bytes:
-        """Return a node's header fields, `Client-Cert` and `Authorization`."""
-        return self._map[self._places[number] : self._places[number + 1]]
+    def parts(self, number: int) -> tuple[bytes, bytes, bytes]:
+        """Return a node's `Client-Cert` and `Authorization`, each a line, and its id."""
+        text = self.data[self.places[number] : self.places[number + 1]]
+        certificate, authorization, name = text.split(b"\r\n")
+        return certificate + b"\r\n", authorization + b"\r\n", name
 
 
 def node_id(number: int) -> bytes:
@@ -126,7 +134,7 @@ def _part(
         text = head + b"." + _base64url(claims_form.replace(stand_in.encode(), name))
         r, s = decode_dss_signature(signer.sign(text, _ECDSA))
         token = text + b"." + _base64url(r.to_bytes(32) + s.to_bytes(32))
-        made.append(b"Client-Cert: :%b:\r\nAuthorization: Bearer %b\r\n" % (b64encode(der), token))
+        made.append(b"Client-Cert: :%b:\r\nAuthorization: Bearer %b\r\n%b" % (b64encode(der), token, name))
     return made
 
 
