@@ -13,6 +13,7 @@ import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from openclaw_exporter.cli.driving import Driver
@@ -128,6 +129,44 @@ def test_ctrl_c_ends_it_early_with_a_report_and_nothing_left(made: PkiDirectory,
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert out.startswith("5 nodes at 1 s"), err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("receiver")
+@pytest.mark.parametrize("when", ["at its start", "at work"])
+def test_a_process_that_is_killed_ends_it_with_a_report_that_names_it(
+    made: PkiDirectory, tmp_path: Path, when: str
+) -> None:
+    flags = ("--nodes", "6", "--interval", "1", "--for", "3600", "--ramp", "0", "--processes", "2", "--json")
+    process = subprocess.Popen(
+        command("loadtest", str(made.path), *flags),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    try:
+        # The reader's certificate is the last one: then it publishes, and waits to be stopped.
+        name = "*.pem" if when == "at its start" else "reader.key"
+        wait_until(lambda: list(tmp_path.glob(f"*/1/{name}")), timeout=60, what="a process at work")
+        if when == "at work":
+            time.sleep(3)
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "spawn_main" in "".join(child.cmdline())
+        ]
+        victim = workers[-1]
+        victim.kill()
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    told = json.loads(out)
+    named = f"the process load-1 (pid {victim.pid}) was killed by SIGKILL"
+    assert told["faults"][0].startswith(named)
+    assert named in err
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from openclaw_exporter.cli.load.plan import Plan
@@ -24,6 +24,7 @@ class Report:
         seconds: How long it took, certificates and good-byes included.
         before: What the receiver's processes had used before; None: not measured.
         after: And after.
+        deaths: Which of its own processes have died, and how; the others ended early for it.
     """
 
     plan: Plan
@@ -31,6 +32,7 @@ class Report:
     seconds: float
     before: Used | None
     after: Used | None
+    deaths: list[str] = field(default_factory=list)
 
     @property
     def cpu_seconds(self) -> float | None:
@@ -45,7 +47,7 @@ class Report:
         return None if cpu is None or not answered else 1e6 * cpu / answered
 
     def faults(self) -> list[str]:
-        """Return what speaks against the receiver."""
+        """Return what speaks against the receiver, and against the load test itself."""
         tally = self.tally
         found = {
             f"{tally.lost} acknowledged heartbeats are not in the registry": tally.lost,
@@ -53,7 +55,8 @@ class Report:
             f"{tally.false_expiries} nodes expired though they had been heard": tally.false_expiries,
             "nothing was accepted": not tally.accepted.total(),
         }
-        listed = [text for text, count in found.items() if count]
+        listed = [f"{death}: the load test ended early, without its nodes" for death in self.deaths]
+        listed += [text for text, count in found.items() if count]
         listed += [
             f"{count} requests were answered {status}" for status, count in sorted(tally.refused.items())
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 _GRACE: Final = 60.0
 """Seconds that workers get to compare and leave once the time is over."""
+
+_BURIAL: Final = 5.0
+"""Seconds for the end of a process that has closed its pipe."""
 
 
 def run(
@@ -57,9 +61,9 @@ def run(
             tally = workers.wait(progress)
         except KeyboardInterrupt:
             tally = workers.end(progress)
-        seconds = time.monotonic() - began
+        seconds, deaths = time.monotonic() - began, workers.deaths
     after = None if pid is None else used_by(pid)
-    return Report(plan, tally, seconds, before, after)
+    return Report(plan, tally, seconds, before, after, deaths)
 
 
 def _check_receiver(plan: Plan, pki: PkiDirectory) -> None:
@@ -79,45 +83,53 @@ def _check_receiver(plan: Plan, pki: PkiDirectory) -> None:
 
 
 class _Workers:
-    """The processes of a load test; a context manager that leaves none behind."""
+    """The processes of a load test; a context manager that leaves none behind.
+
+    Attributes:
+        deaths: Which have ended before their work was done, and how, in words.
+    """
 
     def __init__(self, plan: Plan, directory: Path) -> None:
         self._plan = plan
         # Not a fork: threads and sockets of this process are none of theirs.
         spawning = multiprocessing.get_context("spawn")
-        self._stop = spawning.Event()
+        stop, self._stopping = spawning.Pipe(duplex=False)
+        self.deaths: list[str] = []
         self._latest: dict[connection.Connection, Tally] = {}
         self._open: list[connection.Connection] = []
-        self._processes: list[BaseProcess] = []
+        self._processes: dict[connection.Connection, BaseProcess] = {}
         for number in range(plan.processes):
             place = directory / str(number)
             place.mkdir(mode=0o700)
             ours, theirs = spawning.Pipe(duplex=False)
-            arguments = (plan, number, place, theirs, self._stop)
+            arguments = (plan, number, place, theirs, stop)
             process = spawning.Process(target=work, args=arguments, name=f"load-{number}", daemon=True)
             process.start()
             theirs.close()
             self._open.append(ours)
-            self._processes.append(process)
+            self._processes[ours] = process
+        stop.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for process in self._processes:
+        self._stopping.close()
+        for pipe, process in self._processes.items():
             process.join(_GRACE)
             if process.is_alive():
                 process.kill()
                 process.join()
-        for pipe in self._latest:
             pipe.close()
 
     def wait(self, progress: Callable[[float, Tally], None]) -> Tally:
-        """Wait until every worker has told its last."""
+        """Wait until every worker has told its last; where one dies, the others end early."""
         began = time.monotonic()
         patience = self._plan.seconds + self._plan.ramp + _GRACE + self._plan.nodes / 20
         while self._open and time.monotonic() - began < patience:
+            if self.deaths and not self._stopping.closed:
+                self._stopping.close()
+                patience = time.monotonic() - began + _GRACE
             ready = connection.wait(self._open, timeout=0.5)
             for pipe in [pipe for pipe in self._open if pipe in ready]:
                 self._take(pipe)
@@ -126,7 +138,7 @@ class _Workers:
 
     def end(self, progress: Callable[[float, Tally], None]) -> Tally:
         """Let every worker end early."""
-        self._stop.set()
+        self._stopping.close()
         with contextlib.suppress(KeyboardInterrupt):
             return self.wait(progress)
         return self._sum()
@@ -134,20 +146,34 @@ class _Workers:
     def _take(self, pipe: connection.Connection) -> None:
         try:
             told = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
+            # In the middle of what it told, or before.
             self._open.remove(pipe)
-            self._latest.setdefault(pipe, Tally()).unanswered.update(["a worker died"])
+            self._bury(self._processes[pipe])
             return
         if told is None:
             self._open.remove(pipe)
         else:
             self._latest[pipe] = told
 
+    def _bury(self, process: BaseProcess) -> None:
+        process.join(_BURIAL)
+        code = process.exitcode
+        how = f"ended with {code}" if code is None or code >= 0 else f"was killed by {_signal(-code)}"
+        self.deaths.append(f"the process {process.name} (pid {process.pid}) {how}")
+
     def _sum(self) -> Tally:
         total = Tally()
         for tally in self._latest.values():
             total.add(tally)
         return total
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 class Progress:

@@ -16,6 +16,7 @@ from openclaw_exporter.cli.authority import Authority, node_uri, reader_uri
 from openclaw_exporter.cli.driving import Driver
 from openclaw_exporter.cli.load.node import Book, LoadNode
 from openclaw_exporter.cli.load.plan import make_room
+from openclaw_exporter.cli.load.stopping import Stop
 from openclaw_exporter.cli.load.tally import Tally
 from openclaw_exporter.cli.pki_files import PkiDirectory
 from openclaw_exporter.client import Registry, RegistryError
@@ -23,7 +24,6 @@ from openclaw_exporter.wire.timestamps import format_ms
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-    from multiprocessing.synchronize import Event
     from pathlib import Path
 
     from openclaw_exporter.cli.load.plan import Plan
@@ -42,7 +42,7 @@ _ROUNDING: Final = 0.05
 """Seconds: the API's times are whole milliseconds, and listening time is another clock."""
 
 
-def work(plan: Plan, number: int, directory: Path, pipe: Connection, stop: Event) -> None:
+def work(plan: Plan, number: int, directory: Path, pipe: Connection, stopping: Connection) -> None:
     """Run a worker's share of a load test, and send a `Tally` now and then and at the end.
 
     Args:
@@ -50,7 +50,7 @@ def work(plan: Plan, number: int, directory: Path, pipe: Connection, stop: Event
         number: Which worker this is.
         directory: For its certificates.
         pipe: Takes each `Tally`; then None.
-        stop: Set where it has to end early.
+        stopping: Its other end is closed where it has to end early.
     """
     # Ctrl-C reaches every process of the terminal; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -60,7 +60,7 @@ def work(plan: Plan, number: int, directory: Path, pipe: Connection, stop: Event
     with pipe:
         try:
             worker = Worker(plan, number, directory)
-            worker.run(pipe, stop)
+            worker.run(pipe, Stop(stopping))
             pipe.send(worker.book.tally)
             pipe.send(None)
         except BrokenPipeError:
@@ -112,7 +112,7 @@ class Worker:
             reader_uri(self._pki.trust_domain, f"{plan.run}-{number}"),
         )
 
-    def run(self, pipe: Connection, stop: Event) -> None:
+    def run(self, pipe: Connection, stop: Stop) -> None:
         """Drive the nodes until the time is over, compare, and let them leave."""
         watching = threading.Thread(target=self._watch, name="load-events", daemon=True)
         watching.start()
@@ -211,7 +211,7 @@ class Worker:
         except RegistryError as error:
             tally.unanswered.update([f"comparison: {error}"])
 
-    def _leave(self, stop: Event) -> None:
+    def _leave(self, stop: Stop) -> None:
         """Let every node say good-bye, so that nothing is left to expire; less where it has to be quick."""
         tally = self.book.tally
         threads = Driver(min(_MOST_THREADS, 2 + len(self._nodes) // 50))
