@@ -1,7 +1,7 @@
 """A million known nodes at 60 s on one machine, brought by a proxy over kept connections (RFC 9440).
 
     python tests/benchmarks/bench_million.py [--nodes N] [--rate N,N…] [--seconds N] [--workers N]
-        [--scaled] [--keep DIR] [--no-kill]
+        [--scaled] [--beating N] [--keep DIR] [--no-kill]
 
 The load generator is on the same machine. It shows a proxy's certificate, sends each node's own certificate
 and token, at the given rate by a fixed timetable: a latency counts from the moment at which the request was
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import million_fleet
+import million_seed
 from interpreter import announce
 from million_fleet import Fleet
 from million_receiver import LONGEST, Receiver, Usage
@@ -139,6 +140,7 @@ def main() -> None:
         "--rate", default="16700", help="heartbeats a second; several: one after the other"
     )
     arguments.add_argument("--seconds", type=float, default=300)
+    arguments.add_argument("--beating", type=int, default=0, help="of the nodes; 0: all")
     arguments.add_argument("--workers", type=int, default=2)
     arguments.add_argument("--scaled", action="store_true", help="let the receiver stretch the intervals")
     arguments.add_argument("--keep", default="", help="a directory for the files")
@@ -147,7 +149,8 @@ def main() -> None:
     announce()
     with place(chosen.keep) as directory:
         pki = Pki(directory)
-        million_fleet.make(pki, directory / "fleet", chosen.nodes)
+        beating = chosen.beating or chosen.nodes
+        million_fleet.make(pki, directory / "fleet", beating)
         rates = [float(rate) for rate in chosen.rate.split(",")]
         target = rates[-1] if chosen.scaled else 0.0
         # A proxy's connections may wait for their first request.
@@ -160,7 +163,10 @@ def main() -> None:
             limits=f"header_timeout = {PATIENCE}",
         )
         print(f"{chosen.nodes} nodes, {CONNECTIONS} connections of a proxy, {chosen.workers} workers")
-        print(f"ready after {receiver.start():.1f} s, without nodes", flush=True)
+        if beating < chosen.nodes:
+            million_seed.seed(receiver.registry, range(beating, chosen.nodes))
+        print(f"ready after {receiver.start():.1f} s, with {chosen.nodes - beating} nodes", flush=True)
+        print(f"  memory: {', '.join(f'{size / 2**20:.0f}' for size in receiver.memory())} MiB")
         generator = Generator(Fleet(directory / "fleet"), pki, receiver.port)
         generator.connect()
         try:

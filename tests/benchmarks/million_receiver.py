@@ -53,6 +53,7 @@ class Receiver:
     ) -> None:
         self.port, self.admin_port = free_port(), free_port()
         server = pki.server()
+        self.registry = directory / f"registry-{workers}.sqlite"
         self._log = directory / "receiver.log"
         self._path = directory / f"receiver-{workers}.toml"
         self._path.write_text(f"""
@@ -77,7 +78,7 @@ issuer = "{pki.issuer}"
 audience = "{pki.audience}"
 profile = "external"
 [receiver.store]
-url = "sqlite:///{directory}/registry-{workers}.sqlite"
+url = "sqlite:///{self.registry}"
 [receiver.limits]
 keep_alive = {longest + 60}
 {limits}

@@ -291,11 +291,16 @@ class Generator:
         self.intervals[content["interval_seconds"]] += 1
 
 
+def body_of(node_id: bytes, sent_ms: int) -> bytes:
+    """Return the body of a heartbeat."""
+    return _BEFORE_ID % format_ms(sent_ms).encode() + node_id + _AFTER_ID
+
+
 def request_of(number: int, fleet: Fleet, *, interval: int) -> bytes:
     """Return a node's heartbeat of this moment for a connection of its own, in an order of its own."""
     sent_ms = int(time.time() * 1000)
     _, authorization, node_id = fleet.parts(number)
-    body = _BEFORE_ID % format_ms(sent_ms).encode() + node_id + _AFTER_ID
+    body = body_of(node_id, sent_ms)
     return _HEAD + authorization + _MIDDLE % (interval, sent_ms, 0, len(body), body)
 
 
