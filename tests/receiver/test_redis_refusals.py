@@ -67,7 +67,8 @@ def test_what_cannot_be_read_is_left_out_and_named(
             name = bytes.fromhex(broken.replace("-", ""))
             await one.beat(1000)
             client.hset(key, name, blob)
-            client.xadd(key.replace(":nodes", ":changes"), {name: blob})
+            client.hset(key.replace(":nodes", ":recent"), name, blob[:8])
+            client.xadd(key.replace(":nodes", ":changes"), {"changed": name + b"x" * 8})
             await fleet.wait(2)
             # It is not overwritten by one that does not know what it is.
             with pytest.raises(StoreUnavailableError):
