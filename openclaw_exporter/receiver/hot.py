@@ -87,6 +87,8 @@ class HotProtocol(HttpProtocol):
         publishing: Decides on heartbeats.
     """
 
+    __slots__ = ("_head", "_hot", "_publishing", "_shared")
+
     def __init__(self, *arguments: Any, publishing: Publishing, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         self._publishing = publishing

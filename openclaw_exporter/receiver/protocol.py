@@ -85,6 +85,29 @@ class HttpProtocol(HttpToolsProtocol):
         turn_away: Returns after how many seconds one connection too many may come back.
     """
 
+    # With uvicorn's there would be more than the 30 that CPython keeps without a dictionary for each object.
+    __slots__ = (
+        "_asked",
+        "_bytes",
+        "_connection",
+        "_content",
+        "_deadline",
+        "_expects_continue",
+        "_fields",
+        "_generation",
+        "_head_size",
+        "_idle_since",
+        "_is_refused",
+        "_last",
+        "_limits",
+        "_note_refused",
+        "_part",
+        "_piece",
+        "_trust",
+        "_turn_away",
+        "on_shutdown",
+    )
+
     def __init__(
         self,
         config: Config,
