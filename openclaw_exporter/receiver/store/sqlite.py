@@ -33,6 +33,7 @@ from openclaw_exporter.receiver.store.records import (
     row_of,
     unpack_key,
 )
+from openclaw_exporter.receiver.store.trails import SHORT, Trail, Trails
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -127,6 +128,7 @@ class Database:
         self.path = path
         self._connection: sqlite3.Connection | None = None
         self._inode = (0, 0)
+        self._trails = Trails()
 
     def open(self) -> Opened:
         """Open the file, make its tables where it is new, and number a new interruption of listening.
@@ -167,6 +169,7 @@ class Database:
 
     def close(self) -> None:
         """Close the file, if it is open."""
+        self._trails.clear()
         if self._connection is not None:
             with suppress(sqlite3.Error):
                 self._connection.close()
@@ -267,7 +270,7 @@ class Database:
         strangers = self._open_connection().execute(_STRANGERS_HISTORY, (blob_of(node_id), since))
         rows = [KeyRow(node_id, *row) for row in strangers]
         records = self._chain(blob_of(node_id), trail)
-        rows += [row_of(record) for record in records if record.heard_at >= since]
+        rows += [row_of(record) for _, record in records if record.heard_at >= since]
         return sorted(rows, key=lambda row: (row.heard_at, row.sent_ms))
 
     def purge(self, before: float, limit: int) -> int:
@@ -279,32 +282,49 @@ class Database:
             return max(len(gone), connection.execute(_PURGE_STRANGERS, (before, limit)).rowcount)
 
     def _find(self, node: bytes, sent_ms: int, trail: int, since: float) -> bytes | None:
-        for record in self._chain(node, trail):
-            if record.sent_ms == sent_ms and record.heard_at >= since:
-                return record.digest
-        return None
+        """Return the digest of a node's newest arrival with a heartbeat's time; see `trails`."""
+        known = self._trails.get(node)
+        walked = Trail()
+        digest = None
+        for at, record in self._chain(node, trail):
+            if record.heard_at < since:
+                break
+            if known is not None and at == known.newest:
+                walked.extend(known)
+                walked.drop(since)
+                break
+            walked.add(at, record)
+            if digest is None and record.sent_ms == sent_ms:
+                digest = record.digest
+            if digest is not None and len(walked) <= SHORT:
+                return digest
+        self._trails.keep(node, walked)
+        place = walked.find(sent_ms) if digest is None else None
+        found = None if place is None else self._record(node, place)
+        return digest if found is None else found.digest
 
-    def _chain(self, node: bytes, trail: int) -> Iterator[Record]:
-        """Yield a node's arrivals, the newest first, until their batch is gone."""
-        connection = self._open_connection()
-        while trail != NOWHERE:
-            number, index = batch_and_index(trail)
-            try:
-                blob = connection.blobopen("arrival_batches", "keys", number, readonly=True)
-            except sqlite3.OperationalError:
-                # There is no such row.
-                return
-            with blob:
-                blob.seek(index * KEY_SIZE)
-                packed = blob.read(KEY_SIZE)
-            if len(packed) < KEY_SIZE:
-                return
-            record = unpack_key(packed)
-            # Every arrival lies behind the one before it, or the file is not what was written.
-            if record.node != node or record.before >= trail:
-                return
-            yield record
+    def _chain(self, node: bytes, trail: int) -> Iterator[tuple[int, Record]]:
+        """Yield a node's arrivals with their places, the newest first, until their batch is gone."""
+        while trail != NOWHERE and (record := self._record(node, trail)) is not None:
+            yield trail, record
             trail = record.before
+
+    def _record(self, node: bytes, at: int) -> Record | None:
+        """Return a node's arrival; None: there is none of it at this place any more."""
+        number, index = batch_and_index(at)
+        try:
+            blob = self._open_connection().blobopen("arrival_batches", "keys", number, readonly=True)
+        except sqlite3.OperationalError:
+            # There is no such row.
+            return None
+        with blob:
+            blob.seek(index * KEY_SIZE)
+            packed = blob.read(KEY_SIZE)
+        if len(packed) < KEY_SIZE:
+            return None
+        record = unpack_key(packed)
+        # Every arrival lies behind the one before it, or the file is not what was written.
+        return record if record.node == node and record.before < at else None
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._open_connection())
