@@ -199,7 +199,9 @@ def _decode_json(body: bytes | bytearray | memoryview) -> Any:
         raise MalformedBodyError("malformed-number", "a number is beyond the range of doubles") from None
     except UnicodeDecodeError:
         raise MalformedBodyError("malformed-utf8", "the body is not UTF-8") from None
-    except msgspec.DecodeError:
+    except msgspec.DecodeError as error:
+        if "UTF-8" in str(error):  # since msgspec 0.23 no UnicodeDecodeError
+            raise MalformedBodyError("malformed-utf8", "the body is not UTF-8") from None
         raise MalformedBodyError("malformed-json", "the body is not JSON") from None
     return members
 
