@@ -12,8 +12,9 @@ import logging
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from typing import Final, Literal, TextIO
+
+import msgspec
 
 LogFormat = Literal["auto", "text", "json"]
 
@@ -75,8 +76,7 @@ MAX_CAUSES: Final = 16
 """Causes that are told of one episode; what comes after them is more of the same."""
 
 
-@dataclass(slots=True)
-class _Episode:
+class _Episode(msgspec.Struct):
     causes: set[str]
     since: float
 

@@ -14,9 +14,10 @@ The rules where collectors are silent:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
 
 from openclaw_exporter.agent.pressure import offered
 from openclaw_exporter.client import Report
@@ -35,8 +36,7 @@ T = TypeVar("T")
 _OTHER_RESOURCES: Final = MAX_ENTRIES - len(REQUIRED_RESOURCES)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(msgspec.Struct, frozen=True):
     """What the node says of itself at one moment.
 
     Attributes:

@@ -10,10 +10,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from openclaw_exporter.agent.names import MeasurementNames
 from openclaw_exporter.plugin.guard import Rejection, series_key
@@ -35,8 +36,7 @@ CollectorKey: TypeAlias = tuple[str, str]
 """The names of plugin and collector."""
 
 
-@dataclass(frozen=True, slots=True)
-class CollectorState:
+class CollectorState(msgspec.Struct, frozen=True):
     """How one collector does, and what it last yielded.
 
     Attributes:
@@ -62,7 +62,7 @@ class CollectorState:
     fresh_until: float = 0.0
     last_success: float | None = None
     error_type: str | None = None
-    errors: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, int] = msgspec.field(default_factory=dict)
     cpu_seconds: float | None = None
     memory_bytes: int | None = None
     series_budget: int | None = None
@@ -78,8 +78,7 @@ class CollectorState:
         return sum(not isinstance(observation, Tag) for observation in self.observations)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """What is known now.
 
     Attributes:
@@ -93,19 +92,18 @@ class Snapshot:
     """
 
     collectors: tuple[CollectorState, ...] = ()
-    capacity: Mapping[str, float] = field(default_factory=dict)
-    queues: Mapping[str, QueueDepth] = field(default_factory=dict)
+    capacity: Mapping[str, float] = msgspec.field(default_factory=dict)
+    queues: Mapping[str, QueueDepth] = msgspec.field(default_factory=dict)
     uptime: float | None = None
     tags: tuple[Tag, ...] = ()
-    measurements: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
+    measurements: Mapping[str, tuple[Measurement, ...]] = msgspec.field(default_factory=dict)
     valid_until: float = inf
 
 
 _Keyed: TypeAlias = "tuple[tuple[SeriesKey, Observation], ...]"
 
 
-@dataclass(slots=True)
-class _Offer:
+class _Offer(msgspec.Struct):
     """What a collector offers to the snapshot; what others already say is left out of it at each merge."""
 
     state: CollectorState
@@ -216,7 +214,8 @@ class Board:
         if len(observations) == len(state.observations) and not counts:
             return state
         whole = len(observations) == len(state.observations)
-        return replace(state, observations=observations, errors=errors, healthy=state.healthy and whole)
+        healthy = state.healthy and whole
+        return msgspec.structs.replace(state, observations=observations, errors=errors, healthy=healthy)
 
 
 class _Merging:

@@ -6,7 +6,6 @@ import enum
 import re
 import socket
 import ssl
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -49,8 +48,7 @@ def outcome_of(status: int) -> Outcome:
     return _OWN.get(status, Outcome.REFUSED)
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
+class Delivery(msgspec.Struct, frozen=True):
     """What became of one attempt to deliver a heartbeat.
 
     Attributes:

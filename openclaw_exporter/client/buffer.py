@@ -7,8 +7,9 @@ exact whatever the disk does.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+import msgspec
 
 from openclaw_exporter.client.disk_errors import CorruptError, FullError
 from openclaw_exporter.client.outgoing import Outgoing
@@ -43,8 +44,7 @@ class Waiting(NamedTuple):
     outgoing: Outgoing
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(msgspec.Struct):
     size: int
     row: int | None = None
     outgoing: Outgoing | None = None

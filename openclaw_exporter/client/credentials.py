@@ -12,9 +12,9 @@ import math
 import re
 import ssl
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -54,8 +54,7 @@ class Validity(NamedTuple):
     not_after: float
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """One consistent set of TLS files.
 
     Attributes:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from openclaw_exporter.client.answers import Outcome
 from openclaw_exporter.client.beats import BeatMaker
@@ -34,16 +35,14 @@ _LOG = logging.getLogger(__name__)
 _MAX_EPOCH: Final = 2**53 - 1
 
 
-@dataclass(slots=True)
-class _Newest:
+class _Newest(msgspec.Struct):
     """The newest heartbeat while it is not accepted; `key` is its place in the buffer once it has one."""
 
     outgoing: Outgoing
     key: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """What the engine works with."""
 
     settings: ClientSettings

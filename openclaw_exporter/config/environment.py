@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tomllib
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args, get_origin
+
+import msgspec
 
 from openclaw_exporter.config.keys import Path
 from openclaw_exporter.errors import ConfigProblem
@@ -24,8 +25,7 @@ CONFIG_VARIABLE: Final = "OPENCLAW_CONFIG"
 _WORDS: Final = {"true": True, "1": True, "false": False, "0": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Overlay:
+class Overlay(msgspec.Struct, frozen=True):
     """What the environment says.
 
     Attributes:
@@ -35,10 +35,10 @@ class Overlay:
         warnings: Variables that begin like ours and set nothing, each with the nearest right one, as text.
     """
 
-    values: dict[Path, object] = field(default_factory=dict)
-    variables: dict[Path, str] = field(default_factory=dict)
-    problems: list[ConfigProblem] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    values: dict[Path, object] = msgspec.field(default_factory=dict)
+    variables: dict[Path, str] = msgspec.field(default_factory=dict)
+    problems: list[ConfigProblem] = msgspec.field(default_factory=list)
+    warnings: list[str] = msgspec.field(default_factory=list)
 
 
 def read_environment(environ: Mapping[str, str], keys: Iterable[Key]) -> Overlay:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
 
 from openclaw_exporter.plugin.options import describe
 
@@ -21,8 +23,7 @@ Path: TypeAlias = tuple[str, ...]
 """The parts of a dotted key; a plugin's name is one part, whatever characters it has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """One key of the configuration.
 
     Attributes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+
+import msgspec
 
 from openclaw_exporter.config.environment import PREFIX, Overlay, read_environment
 from openclaw_exporter.config.file import read_file
@@ -37,8 +38,7 @@ FLAGS: Final = "command line"
 """The source of a problem that a flag made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """A configuration without problems.
 
     Attributes:
@@ -71,8 +71,7 @@ class Config:
         return self.get(LogSettings)
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
+class Examined(msgspec.Struct, frozen=True):
     """What was found of a configuration, right or wrong.
 
     Attributes:

@@ -9,6 +9,8 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+import msgspec
+
 from openclaw_exporter.config.keys import keys_of, variable_of
 from openclaw_exporter.errors import ConfigError
 
@@ -34,8 +36,7 @@ class LogSettings:
     format: Literal["auto", "text", "json"] = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """One top-level table.
 
     Attributes:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from openclaw_exporter.plugin.observations import (
     Capacity,
     Kind,
@@ -50,8 +52,7 @@ class Rejection:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """The outcome of one collection."""
 
     observations: tuple[Observation, ...]

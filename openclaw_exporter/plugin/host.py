@@ -7,9 +7,10 @@ manager of its own: what is broken in one costs exactly that one.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem, PluginError
 from openclaw_exporter.plugin.hooks import PROJECT
@@ -42,8 +43,7 @@ ON_REQUEST: Final = f"{PROJECT}.on_request"
 """The group in which a plugin lists itself too that has nothing to do without its table."""
 
 
-@dataclass(frozen=True, slots=True)
-class PluginInfo:
+class PluginInfo(msgspec.Struct, frozen=True):
     """One installed plugin.
 
     Attributes:
@@ -61,8 +61,7 @@ class PluginInfo:
     options_type: type | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PluginFailure:
+class PluginFailure(msgspec.Struct, frozen=True):
     """Why one plugin is not there.
 
     Attributes:
@@ -82,8 +81,7 @@ class PluginFailure:
         return self.message
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedPlugins:
+class LoadedPlugins(msgspec.Struct, frozen=True):
     """What `load_plugins` found.
 
     Attributes:
@@ -185,7 +183,7 @@ def _load_one(
     info = PluginInfo(name, _distribution(entry), entry.dist.version if entry.dist else "")
     host, problems = _host_keys(name, table, source)
     if not host.enabled:
-        return replace(info, enabled=False), ()
+        return msgspec.structs.replace(info, enabled=False), ()
     loading = Loading(entry, table, host, defaults, source)
     cause = ""
     collectors: tuple[LoadedCollector, ...] = ()
@@ -196,7 +194,7 @@ def _load_one(
         problems += error.problems
     except PluginError as error:
         cause = str(error)
-    info = replace(info, options_type=loading.options_type)
+    info = msgspec.structs.replace(info, options_type=loading.options_type)
     if cause or problems:
         return info, _failure(info, "; ".join((*map(str, problems), *filter(None, [cause]))), problems)
     return info, collectors

@@ -41,8 +41,7 @@ class HostKeys:
 HOST_KEYS: Final = frozenset(key.name for key in fields(HostKeys))
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
+class Defaults(msgspec.Struct, frozen=True):
     """What holds where neither the configuration nor the collector says anything."""
 
     interval: float = 10.0

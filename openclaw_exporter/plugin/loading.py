@@ -6,12 +6,13 @@ import inspect
 import re
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any, Final, get_type_hints
 
+import msgspec
 import pluggy
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem, PluginError
@@ -29,8 +30,7 @@ LOAD_DEADLINE: Final = 10.0
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedCollector:
+class LoadedCollector(msgspec.Struct, frozen=True):
     """One collector, ready to run.
 
     Attributes:
@@ -54,8 +54,7 @@ class LoadedCollector:
     options_table: Mapping[str, object]
 
 
-@dataclass(slots=True)
-class Loading:
+class Loading(msgspec.Struct):
     """One plugin on its way in.
 
     Attributes:
@@ -72,7 +71,7 @@ class Loading:
     host: HostKeys
     defaults: Defaults
     source: str = ""
-    options_type: type | None = field(default=None, init=False)
+    options_type: type | None = None
 
     def run(self, deadline: float = LOAD_DEADLINE) -> tuple[LoadedCollector, ...]:
         """Import the plugin and call its hook, on a thread that is given up after `deadline` seconds.

@@ -13,7 +13,6 @@ import functools
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
@@ -29,8 +28,7 @@ _ENTRY: Final = re.compile(r"^(?P<name>\w+)(?:\s*\([^)]*\))?:\s*(?P<text>.*)$")
 _BROKEN: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class OptionInfo:
+class OptionInfo(msgspec.Struct, frozen=True):
     """One key of a settings class, for documentation, environment variables and error texts.
 
     Attributes:
@@ -95,7 +93,7 @@ def describe(cls: type) -> tuple[OptionInfo, ...]:
                 OptionInfo(name, type_text(field.annotation), default, text, field.annotation, field.required)
             )
         else:
-            listed.extend(dataclasses.replace(info, key=f"{name}.{info.key}") for info in describe(inner))
+            listed.extend(msgspec.structs.replace(info, key=f"{name}.{info.key}") for info in describe(inner))
     return tuple(listed)
 
 
@@ -107,8 +105,7 @@ def nearest(name: str, candidates: Collection[str]) -> str | None:
     return found[0] if found else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Field:
+class _Field(msgspec.Struct, frozen=True):
     annotation: Any
     field: dataclasses.Field[Any]
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 Kind: TypeAlias = Literal["counter", "updowncounter", "gauge", "histogram"]
 Service: TypeAlias = Literal["agent", "receiver"]
 AttributeValue: TypeAlias = str | bool | int | float
 
 
-@dataclass(frozen=True, slots=True)
-class Instrument:
+class Instrument(msgspec.Struct, frozen=True):
     """One instrument.
 
     Attributes:

@@ -6,8 +6,9 @@ once the signature holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import msgspec
 
 from openclaw_exporter.errors import ConfigError, ConfigProblem, TokenError
 from openclaw_exporter.wire.tokens.compact import Compact, parse
@@ -36,8 +37,7 @@ _KINDS: Final[dict[Profile, frozenset[str]]] = {
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999, the last that RFC 3339 can write
 
 
-@dataclass(frozen=True, slots=True)
-class Issuer:
+class Issuer(msgspec.Struct, frozen=True):
     """Somebody whose tokens are accepted, and on what terms.
 
     Attributes:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
+import msgspec
 
 if TYPE_CHECKING:
     import ssl
@@ -39,8 +39,7 @@ class AuthenticationError(Exception):
     """Redis refuses user or password, or asks for them where none are configured."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tls:
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
     """The files of a TLS connection; without `ca` the system's authorities are trusted."""
 
     ca: Path | None
@@ -61,8 +60,7 @@ class Tls:
         return context
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Where a Redis is and who asks.
 
     Attributes:

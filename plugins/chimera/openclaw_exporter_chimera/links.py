@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from binascii import crc_hqx
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from msgspec.structs import replace
 
 from openclaw_exporter_chimera.connection import (
     AnswerError,

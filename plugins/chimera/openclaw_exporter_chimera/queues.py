@@ -6,8 +6,10 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec.structs import replace
 
 from openclaw_exporter.plugin import Capacity, Measurement, Observation, QueueDepth
 from openclaw_exporter_chimera.connection import AuthenticationError
@@ -29,8 +31,7 @@ if TYPE_CHECKING:
 _BLOCKED: Final = re.compile(rb"^blocked_clients:(\d+)", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Topic:
+class _Topic(msgspec.Struct, frozen=True):
     """One topic: its keys, its patterns, and what is asked of its streams."""
 
     sources: tuple[Source, ...]
@@ -39,8 +40,7 @@ class _Topic:
     busy: bool
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     """What one collection has read."""
 
     readings: dict[bytes, Reading]

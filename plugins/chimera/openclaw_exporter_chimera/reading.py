@@ -8,8 +8,10 @@ batch. Only where a key has changed its type, or a stream its groups, that key i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 from openclaw_exporter_chimera.stamps import earliest, entry_time, envelope_time
 from openclaw_exporter_chimera.streams import Consumer, Stream, count_unsure, stream_commands
@@ -37,8 +39,7 @@ class OtherTypeError(TopicError):
     """A key is there and is no queue."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """What one key says.
 
     Attributes:
@@ -52,12 +53,11 @@ class Reading:
     consumers: tuple[Consumer, ...] | TopicError = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(msgspec.Struct, frozen=True):
     """What is remembered of a key: its type, and what a stream's groups had read, by name."""
 
     kind: bytes = b"none"
-    groups: Mapping[bytes, bytes] = field(default_factory=dict)
+    groups: Mapping[bytes, bytes] = msgspec.field(default_factory=dict)
 
     def is_other(self, than: _Shape) -> bool:
         return self.kind != than.kind or self.groups.keys() != than.groups.keys()

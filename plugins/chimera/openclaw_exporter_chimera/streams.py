@@ -9,8 +9,9 @@ come before unread ones.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgspec
 
 from openclaw_exporter_chimera.stamps import earliest
 
@@ -26,8 +27,7 @@ _GROUPS: Final = 16
 """Groups of one stream that are looked into."""
 
 
-@dataclass(frozen=True, slots=True)
-class Consumer:
+class Consumer(msgspec.Struct, frozen=True):
     """One consumer of a group.
 
     Attributes:
@@ -41,8 +41,7 @@ class Consumer:
     idle: float
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """One group: what it has read, what is pending, and its lag where the server can tell."""
 
     name: bytes
@@ -51,8 +50,7 @@ class Group:
     lag: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(msgspec.Struct, frozen=True):
     """One stream.
 
     Attributes:

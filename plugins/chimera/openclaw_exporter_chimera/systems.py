@@ -17,8 +17,9 @@ later beside the others: they count there.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 _SEPARATOR: Final = "\x06\x16"
 """Between a queue's name and a priority; Kombu's `sep`."""
@@ -33,8 +34,7 @@ class Prefixes(NamedTuple):
     bullmq: str = "bull"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """A key, and what is known of it beside its type.
 
     Attributes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from openclaw_exporter.plugin import Capacity, Observation
 
@@ -75,8 +76,7 @@ def count_processes(pattern: re.Pattern[bytes]) -> int:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(msgspec.Struct, frozen=True):
     """The consumers that are there: how many, and how many of them hold entries."""
 
     workers: int

@@ -12,17 +12,17 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from openclaw_exporter_system.files import read, unescaped
 
 _MICRO: Final = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class CpuLimit:
+class CpuLimit(msgspec.Struct, frozen=True):
     """CPU time that a cgroup may use.
 
     Attributes:
@@ -36,8 +36,7 @@ class CpuLimit:
     throttled: float
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryLimit:
+class MemoryLimit(msgspec.Struct, frozen=True):
     """Memory that a cgroup may use, in bytes.
 
     Attributes:
@@ -55,16 +54,14 @@ class MemoryLimit:
     swap_current: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskLimit:
+class TaskLimit(msgspec.Struct, frozen=True):
     """Processes and threads that a cgroup may have, and has."""
 
     limit: int
     current: int
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What the cgroups limit; None for what they do not.
 
     Attributes:
