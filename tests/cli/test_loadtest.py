@@ -194,6 +194,22 @@ def test_what_it_does_not_do(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_more_connections_than_open_files_are_a_mistake(made: PkiDirectory, tmp_path: Path) -> None:
+    few = ("sh", "-c", 'ulimit -n 350; exec "$@"', "sh")
+    flags = ("--nodes", "400", "--processes", "2")
+    result = subprocess.run(
+        (*few, *command("loadtest", str(made.path), *flags)),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
+    assert result.returncode == 2
+    assert "200 connections in one process need 400 open files, and this shell allows 350" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_a_process_that_is_not_there_is_told(
     made: PkiDirectory, receiver: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:

@@ -92,7 +92,7 @@ def check_target(endpoint: str, *, remote: bool, target: str) -> None:
 
 
 def make_room(plan: Plan) -> None:
-    """Raise this process's limit of open files to what a worker needs, if it may.
+    """Raise this process's limit of open files to what a worker needs, which inherits it, if it may.
 
     Raises:
         UserError: It may not.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from openclaw_exporter.cli.authority import Authority, reader_uri
+from openclaw_exporter.cli.load.plan import make_room
 from openclaw_exporter.cli.load.processes import used_by
 from openclaw_exporter.cli.load.report import Report
 from openclaw_exporter.cli.load.tally import Tally
@@ -49,6 +50,7 @@ def run(
     Raises:
         UserError: It cannot begin.
     """
+    make_room(plan)
     plan = replace(plan, run=plan.run or secrets.token_hex(4))
     _check_receiver(plan, pki)
     before = None if pid is None else used_by(pid)

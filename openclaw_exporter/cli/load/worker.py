@@ -15,7 +15,6 @@ from uuid import UUID
 from openclaw_exporter.cli.authority import Authority, node_uri, reader_uri
 from openclaw_exporter.cli.driving import Driver
 from openclaw_exporter.cli.load.node import Book, LoadNode
-from openclaw_exporter.cli.load.plan import make_room
 from openclaw_exporter.cli.load.stopping import Stop
 from openclaw_exporter.cli.load.tally import Tally
 from openclaw_exporter.cli.pki_files import PkiDirectory
@@ -56,7 +55,6 @@ def work(plan: Plan, number: int, directory: Path, pipe: Connection, stopping: C
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What fails is counted, and not told by every node.
     logging.disable(logging.CRITICAL)
-    make_room(plan)
     with pipe:
         try:
             worker = Worker(plan, number, directory)
