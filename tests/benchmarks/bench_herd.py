@@ -181,7 +181,7 @@ def main() -> None:
             print(f"{generator.fleet.count} nodes are up; the receiver is killed and started again")
             generator.close()
             receiver.kill()
-            print(f"ready after {receiver.start():.1f} s", flush=True)
+            print(f"ready after {receiver.start()}", flush=True)
             if nodes is None:
                 herd_of_proxy(generator, receiver, chosen)
             else:

@@ -114,7 +114,7 @@ def killed(generator: Generator, receiver: Receiver, rate: float, seconds: float
     generator.connect()
     sent, known = generator.again(acknowledged)
     print(
-        f"kill -9 at {rate:.0f} a second: ready again after {ready:.1f} s; of the last {sent} "
+        f"kill -9 at {rate:.0f} a second: ready again after {ready}; of the last {sent} "
         f"acknowledged {sent - known} lost",
         flush=True,
     )
@@ -165,7 +165,7 @@ def main() -> None:
         print(f"{chosen.nodes} nodes, {CONNECTIONS} connections of a proxy, {chosen.workers} workers")
         if beating < chosen.nodes:
             million_seed.seed(receiver.registry, range(beating, chosen.nodes))
-        print(f"ready after {receiver.start():.1f} s, with {chosen.nodes - beating} nodes", flush=True)
+        print(f"ready after {receiver.start()}, with {chosen.nodes - beating} nodes", flush=True)
         print(f"  memory: {', '.join(f'{size / 2**20:.0f}' for size in receiver.memory())} MiB")
         generator = Generator(Fleet(directory / "fleet"), pki, receiver.port)
         generator.connect()

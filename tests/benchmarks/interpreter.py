@@ -16,7 +16,7 @@ _FLAGS = (
     "PY_CORE_LDFLAGS",
 )
 _WARNING = (
-    "  WARNING: this Python was compiled without --enable-optimizations and takes 1.5 times as long; take "
+    "  WARNING: this Python was compiled without --enable-optimizations and takes 1.4 times as long; take "
     "figures with a distribution's, or with that of the official container images"
 )
 

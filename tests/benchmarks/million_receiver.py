@@ -87,8 +87,8 @@ port = {self.admin_port}
 """)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> float:
-        """Start it; return the seconds until it was ready."""
+    def start(self) -> str:
+        """Start it; return in words how long it took until it was ready."""
         started = time.monotonic()
         with self._log.open("ab") as log:
             command = (sys.executable, "-m", "openclaw_exporter", "receiver", "--config", str(self._path))
@@ -97,7 +97,8 @@ port = {self.admin_port}
             assert self.process.poll() is None, self._log.read_text()[-2000:]
             try:
                 if self._get("/readyz").status_code == httpx.codes.OK:
-                    return time.monotonic() - started
+                    cpu = sum(own_cpu_seconds(pid) for pid in self.pids())
+                    return f"{time.monotonic() - started:.1f} s, {cpu:.1f} s of CPU"
             except httpx.TransportError:
                 time.sleep(0.02)
 
