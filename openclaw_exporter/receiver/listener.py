@@ -6,7 +6,6 @@ import asyncio
 import errno
 import logging
 import math
-import resource
 import socket
 import ssl
 import time
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uvicorn import Config
 
 from openclaw_exporter.errors import UserError
+from openclaw_exporter.receiver.descriptors import SPARE, allowed
 from openclaw_exporter.receiver.entrance import Entrance
 from openclaw_exporter.receiver.hot import HotProtocol, HotState
 from openclaw_exporter.receiver.inlet import listener_buffer, protocol_factory
@@ -38,9 +38,6 @@ _BACKLOG: Final = 1024
 
 _RECEIVE_BUFFER: Final = 64 * 1024
 """What the kernel keeps of one connection at most; heartbeats are small, and a flood waits outside."""
-
-_LEFT: Final = 128
-"""Descriptors that the API's connections leave: for the admin listener's, the store, and files read again."""
 
 _TLS_SHUTDOWN_SECONDS: Final = 1.0
 _LOOK_EVERY: Final = 0.01
@@ -76,7 +73,7 @@ class Listener:
         self._handshake_timeout = limits.handshake_timeout
         self._context = context
         self._entrance: Entrance | None = None
-        self._most = math.inf if publishing is None else _descriptors() - _LEFT
+        self._most = math.inf if publishing is None else max(1, allowed() - SPARE)
         config = Config(
             application,
             loop="none",
@@ -189,12 +186,6 @@ class Listener:
     async def _all_ended(self) -> None:
         while self._state.connections or self._state.tasks:  # noqa: ASYNC110 - uvicorn's sets tell nobody
             await asyncio.sleep(_LOOK_EVERY)
-
-
-def _descriptors() -> float:
-    """Return how many files this process may have open."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return math.inf if soft == resource.RLIM_INFINITY else max(soft, _LEFT + 1)
 
 
 def url_of(listening: socket.socket, *, tls: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import resource
 import socket
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_a_flood_of_the_api_leaves_the_admin_listener_its_descriptors(pki: Pki, 
     receiver = ReceiverCommand(tmp_path, pki)
     config = tmp_path / "receiver.toml"
     config.write_text(config.read_text().replace("burst = 1000", "burst = 1000\nhandshake_timeout = 300"))
-    few = ("sh", "-c", 'ulimit -Sn 200; exec "$0" -m openclaw_exporter "$@"', sys.executable)
+    few = ("sh", "-c", 'ulimit -n 200; exec "$0" -m openclaw_exporter "$@"', sys.executable)
     with receiver.log.open("ab") as log:
         receiver.process = subprocess.Popen((*few, *receiver.arguments), stdout=log, stderr=log)
     try:
@@ -89,6 +90,7 @@ def test_a_flood_of_the_api_leaves_the_admin_listener_its_descriptors(pki: Pki, 
                 silent.enter_context(socket.create_connection(("127.0.0.1", receiver.port), timeout=60))
             process = psutil.Process(receiver.process.pid)
             wait_until(lambda: _has_settled(process), what="it to have taken all that it takes")
+            assert "takes no more than 72 connections and not the 20000 of" in receiver.text()
             assert receiver.metrics()
             assert process.num_fds() < 200
         with contextlib.closing(PlayedNode(pki, receiver.url)) as node:
@@ -97,6 +99,23 @@ def test_a_flood_of_the_api_leaves_the_admin_listener_its_descriptors(pki: Pki, 
     finally:
         assert receiver.stop() == 0
     assert "Traceback" not in receiver.text()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_soft_limit_of_open_files_is_none(pki: Pki, tmp_path: Path, workers: int) -> None:
+    receiver = ReceiverCommand(tmp_path, pki)
+    command = ("sh", "-c", 'ulimit -Sn 64; exec "$0" -m openclaw_exporter "$@"', sys.executable)
+    arguments = (*receiver.arguments, "--workers", str(workers))
+    with receiver.log.open("ab") as log:
+        receiver.process = subprocess.Popen((*command, *arguments), stdout=log, stderr=log)
+    try:
+        receiver.ready()
+        process = psutil.Process(receiver.process.pid)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for each in (process, *process.children()):
+            assert resource.prlimit(each.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        assert receiver.stop() == 0
 
 
 def _has_settled(process: psutil.Process) -> bool:

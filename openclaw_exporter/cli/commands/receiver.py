@@ -103,9 +103,11 @@ def _room() -> ModuleType:
 
 def _run(embedding: ModuleType, config: Config) -> bool:
     """Run the receiver to its end; tell whether it was Ctrl-C."""
+    from openclaw_exporter.receiver.descriptors import allow_all  # noqa: PLC0415 - only where it runs
     from openclaw_exporter.receiver.settings import ReceiverSettings  # noqa: PLC0415
 
     settings = config.get(ReceiverSettings)
+    allow_all(settings.limits.connections)
     telemetry = _telemetry(config, f"{socket.gethostname()}:{settings.port}")
     stop = asyncio.Event()
     interrupted: list[bool] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import tempfile
 import time
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from openclaw_exporter.cli.demo.watch import Changes, Sight, Watcher
 from openclaw_exporter.client import RegistryError
 from openclaw_exporter.logs import set_up_logging
 from openclaw_exporter.plugin.host import installed_plugins
+from openclaw_exporter.receiver.descriptors import allow_all
 
 if TYPE_CHECKING:
     from openclaw_exporter.cli.demo.ending import Ending
@@ -84,7 +84,7 @@ class Demo:
     def _play(self, directory: Path, stack: ExitStack) -> Result | None:
         stage = Stage.build(directory, interval=self._wishes.interval)
         _log_to(stage.logs / "neighbours.log", stack)
-        _allow_files()
+        allow_all()
         queues = self._start_queues(stage, stack)
         receiver = _command("receiver", stage.write_receiver(), stage, stack)
         watcher = Watcher(stage)
@@ -164,12 +164,6 @@ def _log_to(path: Path, stack: ExitStack) -> None:
     stream = stack.enter_context(path.open("a", encoding="utf-8"))
     set_up_logging(stream=stream, log_format="text")
     stack.callback(logging.getLogger().handlers.clear)
-
-
-def _allow_files() -> None:
-    """Allow this process and its children as many open files as the system does: a neighbour needs four."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _command(name: str, configuration: Path, stage: Stage, stack: ExitStack) -> Child:
