@@ -74,3 +74,8 @@ def test_the_package_itself_loads_no_room() -> None:
 def test_the_agent_loads_neither_receiver_nor_console() -> None:
     modules = loaded("import openclaw_exporter.agent.agent")
     assert not modules & {"uvicorn", "rich", "openclaw_exporter.receiver", "grpc"}
+
+
+def test_an_agent_loads_opentelemetry_after_its_first_heartbeat() -> None:
+    modules = loaded("import openclaw_exporter.cli.agent_process, openclaw_exporter.client.publisher")
+    assert {name for name in modules if name.startswith("opentelemetry")} == set()

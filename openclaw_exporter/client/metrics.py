@@ -5,10 +5,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from opentelemetry.metrics import get_meter
-
-from openclaw_exporter.telemetry.instruments import Instruments
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
@@ -33,6 +29,11 @@ class PublisherMetrics:
         Args:
             meter: Where to; the process's global meter provider where None.
         """
+        # Not before the first heartbeat of an agent, whose start these would lengthen by a twentieth.
+        from opentelemetry.metrics import get_meter  # noqa: PLC0415
+
+        from openclaw_exporter.telemetry.instruments import Instruments  # noqa: PLC0415
+
         self._instruments = Instruments(meter if meter is not None else get_meter("openclaw_exporter"))
         self._success = self._instruments.counter("openclaw.publish.success_total")
         self._failure = self._instruments.counter("openclaw.publish.failure_total")
