@@ -136,6 +136,8 @@ def main(rounds: int) -> None:
     """Measure by turns and print."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        # As pip leaves it, whatever this process was told.
+        os.environ |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
         install(folder)
         start = start_of(folder)
         pairs = [(child(start), bare()) for _ in range(rounds + 1)][1:]  # the first one compiles
