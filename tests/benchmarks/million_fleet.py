@@ -113,9 +113,11 @@ def _part(
     client = load_pem_private_key(client_key, None)
     assert isinstance(client, ec.EllipticCurvePrivateKey)
     stand_in = str(UUID(int=0))
-    issued = Authority(load_pem_x509_certificate(ca), authority_key).client(
-        [node_uri(TRUST_DOMAIN, stand_in)]
-    )
+    authority = Authority(load_pem_x509_certificate(ca), authority_key)
+    issued = authority.client([node_uri(TRUST_DOMAIN, stand_in)])
+    # A shorter one could not be exchanged for any other number (X.690, 8.3.2).
+    while not issued.certificate.serial_number >> 152:
+        issued = authority.client([node_uri(TRUST_DOMAIN, stand_in)])
     own_key, shared_key = (_public(key) for key in (issued.key, client))
     serial = issued.certificate.serial_number.to_bytes(20)
     form = issued.certificate.tbs_certificate_bytes.replace(own_key, shared_key)
