@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
@@ -11,11 +12,14 @@ from hypothesis import strategies as st
 from receiver.raw import Raw, head
 from receiver.scene import receiver_settings, running
 
-from openclaw_exporter.receiver.heads import Head
+from openclaw_exporter.client import ClientSettings, Publisher, Report, TlsSettings, TokenSettings
+from openclaw_exporter.receiver.heads import Head, Stencil
 from openclaw_exporter.receiver.settings import LimitSettings
+from support.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from receiver.scene import Node, Running
 
@@ -132,6 +136,42 @@ def test_what_differs_on_a_connection_is_looked_at_anew(scene: Running, node: No
         assert status(beat(node, number=5)) == 401
         node.token = node.mint()
         assert status(beat(node, number=5)) == 200
+
+
+def test_the_heads_of_our_own_publisher_are_known_by_their_bytes(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[object] = []
+    fits = Stencil.fits
+
+    def noting(stencil: Stencil, request: bytes) -> object:
+        found.append(fits(stencil, request))
+        return found[-1]
+
+    monkeypatch.setattr(Stencil, "fits", noting)
+    settings = receiver_settings(pki, tmp_path, default_interval=1, min_interval=1)
+    with running(pki, settings) as scene:
+        files = pki.node(str(uuid4()))
+        publisher = Publisher(
+            ClientSettings(
+                endpoint=scene.url,
+                hostname="chimera-01.test",
+                state_dir=tmp_path / "state",
+                interval=1,
+                min_interval=1,
+                tls=TlsSettings(ca=pki.ca, certificate=files.certificate, key=files.key),
+                token=TokenSettings(
+                    key=pki.token_key, kid=pki.key_id, issuer=pki.issuer, audience=pki.audience
+                ),
+            ),
+            lambda: Report(capacity={"workers": 1, "available_slots": 1}),
+        )
+        publisher.start()
+        try:
+            wait_until(lambda: len(found) >= 2, what="its fourth heartbeat")
+        finally:
+            publisher.stop()
+    assert all(found[:2])
 
 
 def test_a_sequence_is_no_way_around_the_limit_of_a_head(scene: Running, node: Node) -> None:
