@@ -76,6 +76,15 @@ def test_the_agent_loads_neither_receiver_nor_console() -> None:
     assert not modules & {"uvicorn", "rich", "openclaw_exporter.receiver", "grpc"}
 
 
-def test_an_agent_loads_opentelemetry_after_its_first_heartbeat() -> None:
-    modules = loaded("import openclaw_exporter.cli.agent_process, openclaw_exporter.client.publisher")
+def test_an_agent_loads_no_opentelemetry_for_its_first_heartbeat() -> None:
+    modules = loaded(
+        "import openclaw_exporter.cli.agent_process\n"
+        "from openclaw_exporter.client import ClientSettings, Publisher, Report\n"
+        "nowhere = {'endpoint': 'http://127.0.0.1:9', 'state_dir': None}\n"
+        "node_id = '6f9619ff-8b86-4d01-b42d-00cf4fc964ff'\n"
+        "settings = ClientSettings(insecure_dev=True, node_id=node_id, **nowhere)\n"
+        "publisher = Publisher(settings, Report, measured=False)\n"
+        "publisher.tick()\n"
+        "assert publisher.last_result is not None"
+    )
     assert {name for name in modules if name.startswith("opentelemetry")} == set()

@@ -113,7 +113,7 @@ def _pid(process: multiprocessing.Process) -> int:
 def report(outcomes: list[Outcome], nodes: int) -> None:
     """Print what the nodes saw."""
     entered = sorted(second for one in outcomes for second in one.entered)
-    print(f"{len(entered)} of {nodes} came in; {sum(one.outside for one in outcomes)} are outside at the end")
+    print(f"{len(entered)} of {nodes} came in; {sum(one.outside for one in outcomes)} never did")
     marks = (0.5, 0.9, 0.99, 1.0)
     print("  " + ", ".join(f"{m:.0%} after {entered[int(m * (len(entered) - 1))]:.0f} s" for m in marks))
     latencies = array("d", (second for one in outcomes for second in one.latencies))

@@ -53,7 +53,7 @@ class Outcome:
         beats: Heartbeats that were recorded after the first of each node.
         late: Of those, the seconds from being due to being answered.
         intervals: What was answered as interval, seconds.
-        outside: Nodes that were not in at the end.
+        outside: Nodes that never came in.
     """
 
     entered: array[float] = field(default_factory=lambda: array("d"))

@@ -145,7 +145,7 @@ def test_what_seems_unchanged_is_looked_into_again_after_a_while(machine: Path, 
     assert signs.seen()
 
 
-@pytest.mark.parametrize("seconds", [60, 0, -60])
+@pytest.mark.parametrize("seconds", [60, -5, -60])
 def test_a_device_file_is_found_at_once_however_the_last_change_is_dated(
     machine: Path, seconds: float
 ) -> None:
@@ -153,7 +153,7 @@ def test_a_device_file_is_found_at_once_however_the_last_change_is_dated(
     changed = aged(machine / "dev", seconds)
     assert not signs.seen()
     (machine / "dev/nvidia0").touch()
-    if seconds <= 0:  # within a tick of the clock that dates changes, or before a clock was set back
+    if seconds < 0:  # dated ahead: a clock was set back
         os.utime(machine / "dev", ns=(changed, changed))
     assert signs.seen()
     (machine / "dev/nvidia0").unlink()

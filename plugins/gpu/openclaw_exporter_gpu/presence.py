@@ -28,7 +28,10 @@ _SETTLED: Final = 1_000_000_000
 
 
 class Signs:
-    """What is looked for at each collection; what has not changed since the last one is not read again.
+    """What is looked for at each collection.
+
+    `/dev` and the loader's cache are read again when they have changed, and now and then; the PCI bus and the
+    places of the driver's library are looked at each time.
 
     Args:
         root: Where `/dev`, `/proc` and `/sys` begin.

@@ -1,4 +1,4 @@
-"""What is asked of a machine, and psutil's answers, which hold on every system."""
+"""What is asked of a machine, and psutil's answers."""
 
 from __future__ import annotations
 
