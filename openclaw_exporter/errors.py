@@ -70,6 +70,10 @@ class CredentialError(UserError):
     """A certificate, key, CA, token or key set that cannot be used; the text names the file."""
 
 
+class UnreadableError(CredentialError):
+    """A file that cannot be read now, whatever is in it: its rights, or no descriptor or memory is left."""
+
+
 class StateError(UserError):
     """The state directory or the store cannot be used; the text names the path."""
 

@@ -8,7 +8,7 @@ import os
 import ssl
 from typing import TYPE_CHECKING
 
-from openclaw_exporter.errors import CredentialError
+from openclaw_exporter.errors import CredentialError, UnreadableError
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.files import Watched
 from openclaw_exporter.receiver.kept import TlsFiles
@@ -72,6 +72,8 @@ class Credentials:
             files = _read(self._settings)
             context = server_context(self._settings, files)
         except CredentialError as error:
+            if isinstance(error, UnreadableError):
+                self._watched.look_again()
             self._stay(error)
             return False, False
         self._episodes.end("tls", "the certificate files can be used again")
@@ -124,17 +126,24 @@ def _read(settings: TlsSettings) -> TlsFiles:
     try:
         authorities = ca.read_bytes()
     except OSError as error:
-        raise CredentialError(f"{ca}: {_reason(error)}; see receiver.tls.ca") from None
+        raise UnreadableError(f"{ca}: {_reason(error)}; see receiver.tls.ca") from None
     try:
         return TlsFiles(authorities, certificate.read_bytes(), key.read_bytes())
     except OSError as error:
-        raise CredentialError(f"{certificate}, {key}: {_reason(error)}; see receiver.tls") from None
+        raise UnreadableError(f"{certificate}, {key}: {_reason(error)}; see receiver.tls") from None
 
 
 @contextlib.contextmanager
 def _in_memory(content: bytes) -> Iterator[str]:
-    """Return the path of a file that is on no disk: the ssl module takes keys by path alone."""
-    descriptor = os.memfd_create("openclaw-tls", os.MFD_CLOEXEC)
+    """Return the path of a file that is on no disk: the ssl module takes keys by path alone.
+
+    Raises:
+        UnreadableError: There is no descriptor or memory for it now.
+    """
+    try:
+        descriptor = os.memfd_create("openclaw-tls", os.MFD_CLOEXEC)
+    except OSError as error:
+        raise UnreadableError(f"no file in memory can be made (memfd_create): {error.strerror}") from None
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
         file.flush()

@@ -7,7 +7,7 @@ import re
 from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Final
 
-from openclaw_exporter.errors import CredentialError
+from openclaw_exporter.errors import CredentialError, UnreadableError
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.files import Watched
 from openclaw_exporter.wire.fields import UUID
@@ -81,6 +81,8 @@ class DenyList:
         try:
             self._use(_read(self._path), self._path)
         except CredentialError as error:
+            if isinstance(error, UnreadableError):
+                self._watched.look_again()
             self._stay(error)
             return False
         self._episodes.end("deny", f"{self._path}: the deny list can be used again")
@@ -105,7 +107,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise CredentialError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from None
+        raise UnreadableError(f"{path}: cannot be read: {error.strerror}; {_REMEDY}") from None
 
 
 def _parse(content: bytes, path: Path) -> frozenset[str]:

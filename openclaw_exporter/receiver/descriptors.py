@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import resource
@@ -24,16 +25,19 @@ def allow_all(connections: int | None = None) -> None:
     The soft limit is 1024 nearly everywhere for the sake of select(2), which nothing here uses.
 
     Args:
-        connections: How many the API takes at most; it is logged if the system does not allow as many.
+        connections: How many a process of the API takes at most; it is logged if the system does not allow as
+            many.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    room = _number(hard) - SPARE
+    # Linux refuses even what is there, where it has been told of a lower fs.nr_open since.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    room = allowed() - SPARE
     if connections is not None and room < connections:
         _logger.warning(
-            "this process may have %d files open, so it takes no more than %d connections and not the %d of "
-            "receiver.limits.connections: raise LimitNOFILE= of its unit, or ulimit -Hn",
-            hard,
+            "a process may have %d files open, so it takes no more than %d connections and not the %d that "
+            "receiver.limits.connections gives it: raise LimitNOFILE= of the unit, or ulimit -Hn",
+            room + SPARE,
             max(1, room),
             connections,
         )

@@ -77,7 +77,7 @@ class Entrance:
         return len(self._handshakes)
 
     def has_turned_away(self) -> bool:
-        """Whether somebody was let go since the last call."""
+        """Whether somebody was let go, or found no room, since the last call."""
         turned_away, self._turned_away = self._turned_away, False
         return turned_away
 
@@ -105,6 +105,8 @@ class Entrance:
         begun = 0
         for _ in range(_LOOKED_AT):
             if not self._has_room(self.handshakes):
+                # Somebody waits, or this would not be called, and is not heard meanwhile.
+                self._turned_away = True
                 self._pause()
                 return
             try:
@@ -114,6 +116,7 @@ class Entrance:
             except OSError as error:
                 # No descriptor is free, most likely; those that wait are taken when one is.
                 _logger.debug("a connection could not be taken: %s", error)
+                self._turned_away = True
                 self._pause()
                 return
             if connection is None:

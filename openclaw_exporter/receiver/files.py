@@ -31,6 +31,10 @@ class Watched:
         self._seen = now
         return changed
 
+    def look_again(self) -> None:
+        """Count what is there as changed at the next call too: it could not be read."""
+        self._seen = None
+
 
 def _look(path: Path) -> tuple[int, int, int, int] | None:
     try:

@@ -28,6 +28,9 @@ _END: Final = b"\r\n\r\n"
 _LONGEST: Final = 40
 """More than either of the values that vary can have, if it is right."""
 
+_TRIES: Final = 8
+"""How often it is tried to cut one: some clients send head and body apart, or write fields otherwise."""
+
 
 # Most fields are those of the whole fleet; a token is longer than those.
 @lru_cache(maxsize=1024)
@@ -130,6 +133,7 @@ class Head:
         "_has_followed",
         "_length_at",
         "_sequence_at",
+        "_tries",
         "formed",
         "order",
         "size",
@@ -144,6 +148,7 @@ class Head:
         self.size = 0
         self.stencil: Stencil | None = None
         self._has_followed = False
+        self._tries = 0
 
     @property
     def fields(self) -> list[Field]:
@@ -201,5 +206,6 @@ class Head:
         Args:
             request: The bytes with which the last one came.
         """
-        if self._has_followed and self.stencil is None:
+        if self._has_followed and self.stencil is None and self._tries < _TRIES:
+            self._tries += 1
             self.stencil = Stencil.cut(bytes(request), *self.varying)

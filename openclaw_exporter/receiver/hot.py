@@ -96,6 +96,11 @@ class HotProtocol(HttpProtocol):
         self._head: Head | None = None
         self._shared = cast("HotState", self.server_state)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End: a request that has not come as a whole and this object know each other."""
+        super().connection_lost(exc)
+        self._hot = self._head = None
+
     def data_received(self, data: bytes | memoryview) -> None:
         """Take what has arrived: without the parser where it has read all but two numbers of it before."""
         head = self._head

@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from openclaw_exporter.errors import CredentialError
+from openclaw_exporter.errors import CredentialError, UnreadableError
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.receiver.files import Watched
 from openclaw_exporter.receiver.safety import MAX_LIFE, is_url
@@ -188,6 +188,8 @@ class FileKeys:
         try:
             self._read()
         except CredentialError as error:
+            if isinstance(error, UnreadableError):
+                self._watched.look_again()
             self._stay(error)
             return False
         self._episodes.end("jwks", f"{self._path}: the key set can be used again")
@@ -200,7 +202,7 @@ class FileKeys:
         try:
             document = self._path.read_bytes()
         except OSError as error:
-            raise CredentialError(f"{self._path}: cannot be read: {error.strerror}") from None
+            raise UnreadableError(f"{self._path}: cannot be read: {error.strerror}") from None
         self._use(document)
 
     def _use(self, document: bytes) -> None:

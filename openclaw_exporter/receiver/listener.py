@@ -108,13 +108,14 @@ class Listener:
     async def start(self) -> None:
         """Begin to accept connections."""
         if self._socket is not None:
-            self._entrance = Entrance(self._socket, self._accept, self.take, self._has_room)
+            self._entrance = Entrance(self._socket, self._accept, self.take, self.has_room)
 
     def has_turned_away(self) -> bool:
-        """Whether somebody who waited for too long was let go since the last call."""
+        """Whether somebody was let go who waited for too long, or found no room, since the last call."""
         return self._entrance is not None and self._entrance.has_turned_away()
 
-    def _has_room(self, handshakes: int) -> bool:
+    def has_room(self, handshakes: int) -> bool:
+        """Whether there are descriptors for one more connection beside so many handshakes."""
         return self.connections + handshakes < self._most
 
     def _accept(self) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import shutil
@@ -20,10 +21,12 @@ from receiver.scene import Node, problem, receiver_settings, running
 
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.receiver import keys
+from openclaw_exporter.receiver.credentials import Credentials
 from openclaw_exporter.receiver.embedding import Receiver
 from openclaw_exporter.receiver.files import Watched
 from openclaw_exporter.receiver.settings import IssuerSettings
 from openclaw_exporter.wire.tokens import SigningKey, public_jwks
+from support.descriptors import none_left
 from support.key_server import KeyServer
 from support.pki import Pki
 from support.wait import wait_until
@@ -66,6 +69,26 @@ def test_a_new_certificate_is_shown_to_new_connections_and_a_torn_one_to_nobody(
         wait_until(lambda: serial(scene, node) != before, what="the new certificate")
         # The connection that was open goes on.
         assert node.beat().status_code == 200
+
+
+def test_files_that_could_not_be_opened_are_read_again(own_pki: Pki, tmp_path: Path) -> None:
+    settings = receiver_settings(own_pki, tmp_path)
+    credentials, key_file = Credentials(settings.tls), keys.FileKeys(str(own_pki.jwks))
+    before = credentials.context
+    asyncio.run(key_file.open(None))
+    for path in (settings.tls.certificate, own_pki.jwks):
+        assert path is not None
+        fresh = path.with_name("fresh")
+        fresh.write_bytes(path.read_bytes())
+        fresh.replace(path)
+    loop = asyncio.new_event_loop()
+    with contextlib.closing(loop):
+        with none_left():
+            assert credentials.reload() == (False, False)
+            assert not loop.run_until_complete(key_file.refresh(unknown=False))
+        assert credentials.reload() == (True, False)
+        assert loop.run_until_complete(key_file.refresh(unknown=False))
+    assert credentials.context is not before
 
 
 def test_another_authority_ends_connections_and_what_it_signed(pki: Pki, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.receiver.embedding import Receiver
 from openclaw_exporter.wire.certificates import Identity, PeerCertificate
+from support.descriptors import none_left
 from support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -44,6 +45,17 @@ def strict(pki: Pki, tmp_path: Path, deny: Path) -> Iterator[Running]:
     """A receiver with a deny list."""
     with running(pki, receiver_settings(pki, tmp_path, tls={"deny_list": deny})) as scene:
         yield scene
+
+
+def test_a_list_that_could_not_be_opened_is_read_again(deny: Path) -> None:
+    known = DenyList(deny)
+    known.open()
+    replace(deny, f"{NODE}\n")
+    with none_left():
+        assert not known.reload()
+        assert not known.reload()
+    assert known.reload()
+    assert len(known) == 1
 
 
 def replace(path: Path, text: str) -> None:

@@ -23,9 +23,11 @@ from openclaw_exporter.receiver.kept import Kept, TlsFiles
 from openclaw_exporter.receiver.settings import DiscoverySettings
 from openclaw_exporter.receiver.store.embedded import EmbeddedStore
 from openclaw_exporter.receiver.workers import crew, member
+from openclaw_exporter.receiver.workers.door import next_passed
 from openclaw_exporter.receiver.workers.keeper import Keeper
 from openclaw_exporter.receiver.workers.messages import Greeting
 from support.command import ReceiverCommand
+from support.descriptors import none_left
 from support.key_server import KeyServer
 from support.wait import wait_until
 
@@ -44,6 +46,21 @@ def key_server(pki: Pki) -> Iterator[KeyServer]:
     server = KeyServer(pki.jwks.read_bytes())
     yield server
     server.close()
+
+
+def test_a_connection_without_a_descriptor_is_not_the_end_of_them() -> None:
+    registry, worker = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours, theirs = socket.socketpair()
+    with registry, worker, ours, theirs:
+        for _ in range(2):
+            socket.send_fds(registry, [b"-"], [theirs.fileno()])
+        with none_left(), pytest.raises(OSError, match="Too many open files"):
+            next_passed(worker)
+        passed = next_passed(worker)
+        assert passed is not None
+        passed.close()
+        registry.close()
+        assert next_passed(worker) is None
 
 
 def test_a_reader_that_does_not_read_loses_its_connection_and_its_place(

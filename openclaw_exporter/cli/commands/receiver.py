@@ -107,7 +107,7 @@ def _run(embedding: ModuleType, config: Config) -> bool:
     from openclaw_exporter.receiver.settings import ReceiverSettings  # noqa: PLC0415
 
     settings = config.get(ReceiverSettings)
-    allow_all(settings.limits.connections)
+    allow_all(-(-settings.limits.connections // max(1, settings.workers)))
     telemetry = _telemetry(config, f"{socket.gethostname()}:{settings.port}")
     stop = asyncio.Event()
     interrupted: list[bool] = []

@@ -271,6 +271,8 @@ class Crew:
         """Fetch a key set for a worker; what was just fetched for another is good for it too."""
         try:
             document, cause, error = await self._fetches.fetch(asked.url), "", ""
+            # What this worker serves with now, the next one that starts shall too.
+            self._keeper.look(unknown=True)
         except FetchError as failed:
             document, cause, error = b"", failed.cause, str(failed)
         member.send(KeysFetched(asked.url, document, cause, error))

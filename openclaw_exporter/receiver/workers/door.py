@@ -9,7 +9,9 @@ and none waits in the queue of one that has died. Passing one costs a hundredth 
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -109,6 +111,11 @@ def next_passed(passed: socket.socket) -> socket.socket | None:
 
     Raises:
         BlockingIOError: None waits.
+        OSError: One came for which this process has no descriptor; the kernel has ended it.
     """
-    _, descriptors, _, _ = socket.recv_fds(passed, 1, 1)
-    return socket.socket(fileno=descriptors[0]) if descriptors else None
+    word, descriptors, _, _ = socket.recv_fds(passed, 1, 1)
+    if descriptors:
+        return socket.socket(fileno=descriptors[0])
+    if word:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return None

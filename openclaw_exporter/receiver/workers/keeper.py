@@ -56,10 +56,15 @@ class Keeper:
             await self._keys.open()
             self._credentials = Credentials(self._settings.tls, logger=_nobody)
 
-    def look(self) -> None:
-        """Look whether something has changed."""
+    def look(self, *, unknown: bool = False) -> None:
+        """Look whether something has changed.
+
+        Args:
+            unknown: A worker has met a key that it did not know.
+        """
         if self._credentials is not None and (self._looking is None or self._looking.done()):
-            self._looking = asyncio.create_task(self._look(self._credentials), name="openclaw-keeper")
+            looking = self._look(self._credentials, unknown=unknown)
+            self._looking = asyncio.create_task(looking, name="openclaw-keeper")
 
     async def close(self) -> None:
         """Give up what is under way."""
@@ -68,10 +73,10 @@ class Keeper:
             await asyncio.wait([self._looking])
         await self._keys.close()
 
-    async def _look(self, credentials: Credentials) -> None:
+    async def _look(self, credentials: Credentials, *, unknown: bool) -> None:
         try:
             credentials.reload()
             self._deny.reload()
-            await self._keys.refresh()
+            await self._keys.refresh(unknown=unknown)
         except Exception:
             _logger.exception("certificates and keys could not be looked at")

@@ -144,7 +144,8 @@ class Worker:
         await self._front.open()
         await self._front.start(None)
         passed.setblocking(False)
-        self._entrance = Entrance(passed, partial(next_passed, passed), self._front.listener.take)
+        listener = self._front.listener
+        self._entrance = Entrance(passed, partial(next_passed, passed), listener.take, listener.has_room)
         pulse = asyncio.create_task(self._pulse.run(), name="openclaw-pulse")
         self._tick()
         self._channel.send(Ready())
