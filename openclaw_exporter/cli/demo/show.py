@@ -142,7 +142,7 @@ class Demo:
         except (ChildError, RegistryError) as error:
             result.faults.append(str(error))
         result.seconds = time.monotonic() - began
-        result.neighbours = neighbours.delivered
+        # By the look that ended it: what was turned away since then has had no time to come back.
         result.judge(ended_early=self._ending.signal is not None)
         return result
 

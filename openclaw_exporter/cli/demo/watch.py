@@ -52,7 +52,7 @@ class Sight:
         received: Heartbeats by result, from the receiver's metrics; `turned_away` are those that it asked to
             come back because it shed load, `refused` all others that it refused.
         refusals: Those that were refused, by their problem.
-        agent: What the real agent's metrics say of its publishing; None while it serves none.
+        agent: What the real agent's metrics last said of its publishing; None until it has served some.
     """
 
     nodes: tuple[Node, ...] = ()
@@ -78,6 +78,7 @@ class Watcher:
             stage.pki.endpoint, ca=stage.pki.ca, certificate=stage.reader.certificate, key=stage.reader.key
         )
         self._http = httpx.Client(timeout=_TIMEOUT, trust_env=False)
+        self._agent: Delivered | None = None
 
     def close(self) -> None:
         """Close the connections."""
@@ -115,15 +116,18 @@ class Watcher:
                 received["turned_away" if slug == _SHEDDING else "refused"] += int(value)
                 if slug != _SHEDDING:
                     refusals[slug] = refusals.get(slug, 0) + int(value)
-        return Sight(self.nodes(), received, refusals, self._agent())
+        return Sight(self.nodes(), received, refusals, self._look_at_agent())
 
-    def _agent(self) -> Delivered | None:
+    def _look_at_agent(self) -> Delivered | None:
         try:
             samples = self._metrics(self._stage.metrics_url)
         except RegistryError:
-            return None
+            return self._agent
         names = ("openclaw_publish_failure_total", "openclaw_buffer_usage", "openclaw_buffer_dropped_total")
-        return Delivered(*(sum(int(value) for name, _, value in samples if name == asked) for asked in names))
+        self._agent = Delivered(
+            *(sum(int(value) for name, _, value in samples if name == asked) for asked in names)
+        )
+        return self._agent
 
     def _metrics(self, url: str) -> list[tuple[str, dict[str, str], float]]:
         try:
