@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 INTERVAL = 60
 _SPARE_DESCRIPTORS = 200
+_LOOK = 0.5
 
 
 class Herd:
@@ -72,8 +73,11 @@ class Herd:
         ]
         for part in self._parts:
             part.start()
-        for _ in self._parts:
-            self._results.get()
+        waiting = len(self._parts)
+        while waiting:
+            with contextlib.suppress(queue.Empty):
+                self._result()
+                waiting -= 1
 
     def _part(self, directory: Path, port: int, numbers: range, place: int, seconds: float) -> None:
         """Be one process of nodes."""
@@ -83,6 +87,22 @@ class Herd:
         self._results.put(nodes.run(seconds))
         # Until its CPU has been read.
         self._end.wait()
+
+    def _result(self) -> Outcome | None:
+        """Return what the next process has to say.
+
+        Raises:
+            queue.Empty: None has, for a moment.
+            SystemExit: One has failed.
+        """
+        try:
+            return self._results.get(timeout=_LOOK)
+        except queue.Empty:
+            for number, part in enumerate(self._parts, 1):
+                if part.exitcode is not None:
+                    message = f"nodes {number}: the process ended with {part.exitcode}"
+                    raise SystemExit(message) from None
+            raise
 
     def run(self, receiver: Receiver) -> None:
         """Let everybody come at once; report."""
@@ -94,7 +114,7 @@ class Herd:
             most = max(most, sum(receiver.memory()))
             clients = max(clients, sum(psutil.Process(_pid(p)).memory_info().rss for p in self._parts))
             with contextlib.suppress(queue.Empty):
-                outcome = self._results.get(timeout=0.5)
+                outcome = self._result()
                 assert outcome is not None
                 outcomes.append(outcome)
         report(outcomes, self._nodes)
@@ -114,8 +134,9 @@ def report(outcomes: list[Outcome], nodes: int) -> None:
     """Print what the nodes saw."""
     entered = sorted(second for one in outcomes for second in one.entered)
     print(f"{len(entered)} of {nodes} came in; {sum(one.outside for one in outcomes)} never did")
-    marks = (0.5, 0.9, 0.99, 1.0)
-    print("  " + ", ".join(f"{m:.0%} after {entered[int(m * (len(entered) - 1))]:.0f} s" for m in marks))
+    if entered:
+        marks = (0.5, 0.9, 0.99, 1.0)
+        print("  " + ", ".join(f"{m:.0%} after {entered[int(m * (len(entered) - 1))]:.0f} s" for m in marks))
     latencies = array("d", (second for one in outcomes for second in one.latencies))
     print(f"  of those let in, from connecting to answered: {percentiles(latencies)}")
     waits = sum((one.waits for one in outcomes), Counter[int]())
@@ -124,7 +145,8 @@ def report(outcomes: list[Outcome], nodes: int) -> None:
     print(f"  answered 503 {waits.total()} times{asked}; no answer: {dict(failures) or 'none'}")
     late = array("d", (second for one in outcomes for second in one.late))
     intervals = sum((one.intervals for one in outcomes), Counter[int]())
-    print(f"  {len(late)} beats after the first, at intervals of {min(intervals)} to {max(intervals)} s")
+    told = f", at intervals of {min(intervals)} to {max(intervals)} s" if intervals else ""
+    print(f"  {len(late)} beats after the first{told}")
     if late:
         print(f"  from due to answered: {percentiles(late)}")
 

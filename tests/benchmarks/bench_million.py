@@ -87,7 +87,14 @@ def steady(generator: Generator, receiver: Receiver, rate: float, seconds: float
     print(f" {answered[-1:]} s")
     usage.report(generator.recorded)
     gone = receiver.total("openclaw_registry_node_expired_total") - expired
-    print(f"  expired {gone:.0f}; nodes by state {receiver.states()}", flush=True)
+    states, beating = receiver.states(), generator.fleet.count
+    silent = sum(states.values()) - beating
+    others_said = f" and {silent} silent ones that had said {LONGEST} s" if silent else ""
+    print(
+        f"  expired {gone:.0f} of {beating} nodes that beat at {generator.interval} s{others_said}; "
+        f"nodes by state {states}",
+        flush=True,
+    )
 
 
 def killed(generator: Generator, receiver: Receiver, rate: float, seconds: float) -> None:

@@ -21,7 +21,7 @@ from million_fleet import ID_SIZE
 from openclaw_exporter.wire.timestamps import format_ms, parse_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from million_fleet import Fleet
 
@@ -83,18 +83,38 @@ class _Group:
     def __init__(self, connections: list[ssl.SSLSocket]) -> None:
         self.connections = connections
         self.writes = [connection.write for connection in connections]
-        self.reads = [connection.read for connection in connections]
         self.batch: Batch | None = None
         self._poll = select.poll()
 
     def is_answered(self, seconds: float) -> bool:
         """Wait for the last answer of the batch for so long; return whether it is there, or the end."""
         assert self.batch is not None
-        last = self.connections[self.batch.count - 1]
-        self._poll.register(last, select.POLLIN)
-        answered = bool(self._poll.poll(seconds * 1000))
-        self._poll.unregister(last)
-        return answered
+        return self._is_readable(self.connections[self.batch.count - 1], seconds)
+
+    def answers(self, count: int) -> Iterator[bytes]:
+        """Read the answers to so many requests, one after the other; one is empty where the connection ended.
+
+        Raises:
+            LostError: One did not come in time, or its connection broke.
+        """
+        for connection in self.connections[:count]:
+            while True:
+                try:
+                    answer = connection.read(_READ)
+                except ssl.SSLWantReadError:
+                    if not self._is_readable(connection, PATIENCE):
+                        raise LostError from None
+                except OSError as error:
+                    raise LostError from error
+                else:
+                    break
+            yield answer
+
+    def _is_readable(self, connection: ssl.SSLSocket, seconds: float) -> bool:
+        self._poll.register(connection, select.POLLIN)
+        readable = bool(self._poll.poll(seconds * 1000))
+        self._poll.unregister(connection)
+        return readable
 
 
 class Generator:
@@ -150,8 +170,8 @@ class Generator:
         plain = socket.create_connection(("127.0.0.1", self._port), timeout=PATIENCE)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = context.wrap_socket(plain, server_hostname="localhost")
-        # With a time-out each write would cost a poll(2) as well.
-        connection.settimeout(None)
+        # With a time-out each write would cost a poll(2) as well, and without one a read has no end.
+        connection.setblocking(False)
         return connection
 
     def close(self) -> None:
@@ -194,13 +214,16 @@ class Generator:
         return range(first, end)
 
     def again(self, batches: Iterable[Batch]) -> tuple[int, int]:
-        """Send heartbeats once more; return how many, and how many of them the receiver knew."""
+        """Send heartbeats once more; return how many, and how many of them the receiver knew.
+
+        Raises:
+            LostError: The receiver has gone.
+        """
         sent = known = 0
         for batch in batches:
             group = self._group(batch.first)
             self._send(group, batch)
-            for read in group.reads[: batch.count]:
-                known += _DUPLICATE in read(_READ)
+            known += sum(_DUPLICATE in answer for answer in group.answers(batch.count))
             sent += batch.count
         return sent, known
 
@@ -257,17 +280,13 @@ class Generator:
         assert batch is not None
         due, gap, note, clock = batch.due, batch.gap, self.latencies.append, time.monotonic
         recorded, answer = 0, b""
-        try:
-            for read in group.reads[: batch.count]:
-                answer = read(_READ)
-                note(clock() - due)
-                due += gap
-                if _RECORDED in answer and answer.startswith(_OK) and answer.endswith(b"}"):
-                    recorded += 1
-                else:
-                    self._note_other(answer)
-        except OSError as error:
-            raise LostError from error
+        for answer in group.answers(batch.count):
+            note(clock() - due)
+            due += gap
+            if _RECORDED in answer and answer.startswith(_OK) and answer.endswith(b"}"):
+                recorded += 1
+            else:
+                self._note_other(answer)
         self.recorded += recorded
         if recorded == batch.count:
             self.recent.append(batch)
@@ -306,6 +325,8 @@ def request_of(number: int, fleet: Fleet, *, interval: int) -> bytes:
 
 def percentiles(latencies: array[float]) -> str:
     """Return the percentiles in words."""
+    if not latencies:
+        return "none"
     ordered = sorted(latencies)
     parts = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999))
     shown = [f"{name} {ordered[int(share * (len(ordered) - 1))] * 1000:.1f}" for name, share in parts]
