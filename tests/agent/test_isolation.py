@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from openclaw_exporter.agent.collection import Collection
@@ -386,7 +387,7 @@ def test_one_that_must_not_be_killed_is_left_behind_and_has_no_successor(
 def test_the_bundled_gpu_plugin_is_never_killed(factory: Factory) -> None:
     gpu = factory.one("plain", "yield Uptime(1.0)")
     assert may_be_killed(gpu)
-    object.__setattr__(gpu, "plugin", "gpu")
+    gpu = msgspec.structs.replace(gpu, plugin="gpu")
     assert not may_be_killed(gpu)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
-
 import pytest
 
 from openclaw_exporter.agent.snapshot import Board, CollectorState, Snapshot
@@ -58,7 +56,7 @@ def test_a_snapshot_never_changes(board: Board) -> None:
     board.put(state("one", "a", Capacity("workers", 5)))
     assert before.capacity == {"workers": 4}
     assert board.read().capacity == {"workers": 5}
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         before.uptime = 1.0  # type: ignore[misc]
     with pytest.raises(TypeError):
         before.capacity["workers"] = 1.0  # type: ignore[index]
