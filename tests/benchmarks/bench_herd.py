@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import multiprocessing
 import queue
-import resource
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ from million_receiver import LONGEST, Receiver, Usage
 from proxy_load import PATIENCE, Generator, percentiles
 
 from openclaw_exporter.cli.authority import private_key_pem
+from openclaw_exporter.receiver.descriptors import allow_all, allowed
 from support.pki import Pki
 
 if TYPE_CHECKING:
@@ -174,10 +174,9 @@ def main() -> None:
     arguments.add_argument("--proxy", action="store_true")
     chosen = arguments.parse_args()
     announce()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    if not chosen.proxy and chosen.nodes / chosen.processes > most - _SPARE_DESCRIPTORS:
-        arguments.error(f"a process may have {most} descriptors: take more --processes, or --proxy")
+    allow_all()
+    if not chosen.proxy and chosen.nodes / chosen.processes > allowed() - _SPARE_DESCRIPTORS:
+        arguments.error(f"a process may have {allowed()} descriptors: take more --processes, or --proxy")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         pki = Pki(directory)

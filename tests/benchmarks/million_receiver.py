@@ -14,7 +14,7 @@ import httpx
 import psutil
 from receiver_load import own_cpu_seconds
 
-from support.command import samples
+from support.command import samples, trust_tables
 from support.ports import free_port
 from support.tls_proxies import TRUSTED
 
@@ -52,7 +52,6 @@ class Receiver:
         limits: str = "",
     ) -> None:
         self.port, self.admin_port = free_port(), free_port()
-        server = pki.server()
         self.registry = directory / f"registry-{workers}.sqlite"
         self._log = directory / "receiver.log"
         self._path = directory / f"receiver-{workers}.toml"
@@ -62,21 +61,10 @@ port = {self.port}
 workers = {workers}
 max_interval = {longest}
 target_rate = {target_rate:.1f}
-[receiver.tls]
-ca = "{pki.ca}"
-certificate = "{server.certificate}"
-key = "{server.key}"
-trust_domain = "{pki.trust_domain}"
 [receiver.proxy]
 names = ["{TRUSTED.names[0]}"]
 remembered = {nodes + 1}
-[receiver.tokens]
-jwks = "{pki.jwks}"
-algorithms = ["ES256"]
-[[receiver.tokens.issuers]]
-issuer = "{pki.issuer}"
-audience = "{pki.audience}"
-profile = "external"
+{trust_tables(pki, pki.server())}profile = "external"
 [receiver.store]
 url = "sqlite:///{self.registry}"
 [receiver.limits]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from receiver_load import SERVER_CORE
 
+from support.command import trust_tables
 from support.ports import free_port
 from support.wait import wait_until
 
@@ -141,24 +142,7 @@ http {{
             # A thousand connections are opened one after the other before the first beat.
             "header_timeout = 300\n"
         )
-        return (
-            common
-            if insecure
-            else common
-            + f"""
-[receiver.tls]
-ca = "{self._pki.ca}"
-certificate = "{self._files.certificate}"
-key = "{self._files.key}"
-trust_domain = "{self._pki.trust_domain}"
-[receiver.tokens]
-jwks = "{self._pki.jwks}"
-algorithms = ["ES256"]
-[[receiver.tokens.issuers]]
-issuer = "{self._pki.issuer}"
-audience = "{self._pki.audience}"
-"""
-        )
+        return common if insecure else common + trust_tables(self._pki, self._files)
 
     def _log(self, name: str) -> Path:
         return self._directory / f"{name}.log"

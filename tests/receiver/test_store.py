@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import stat
@@ -26,6 +27,7 @@ from openclaw_exporter.wire.timestamps import format_ms, parse_ms
 from support.registry import left_in
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
     from typing import Self
 
@@ -299,26 +301,35 @@ def test_a_full_queue_sheds_and_such_time_does_not_count(tmp_path: Path) -> None
     run(main())
 
 
+@contextlib.asynccontextmanager
+async def hanging(bench: Bench) -> AsyncIterator[None]:
+    """Let the disk hang for as long as the context lasts."""
+    release = threading.Event()
+    writing = bench.store._writer.submit(release.wait)
+    try:
+        yield
+    finally:
+        release.set()
+        await writing
+
+
 def test_a_disk_that_hangs_counts_as_lost_and_its_commit_still_counts(tmp_path: Path) -> None:
     async def main() -> None:
         async with Bench(tmp_path / "registry.sqlite") as bench:
-            release = threading.Event()
-            hanging = bench.store._writer.submit(release.wait)
-            stuck = bench.store.record(beat(1))
-            await asyncio.sleep(0.01)
-            bench.clock.pass_(4)
-            bench.store.tick()
-            assert bench.store.available
-            bench.clock.pass_(2)
-            bench.store.tick()
-            assert not bench.store.available
-            assert not bench.store.listening.hears
-            with pytest.raises(StoreUnavailableError):
-                bench.store.record(beat(2))
-            with pytest.raises(StoreUnavailableError):
-                await stuck
-            release.set()
-            await hanging
+            async with hanging(bench):
+                stuck = bench.store.record(beat(1))
+                await asyncio.sleep(0.01)
+                bench.clock.pass_(4)
+                bench.store.tick()
+                assert bench.store.available
+                bench.clock.pass_(2)
+                bench.store.tick()
+                assert not bench.store.available
+                assert not bench.store.listening.hears
+                with pytest.raises(StoreUnavailableError):
+                    bench.store.record(beat(2))
+                with pytest.raises(StoreUnavailableError):
+                    await stuck
             await bench.wait(2)
             assert bench.store.available
             assert (await bench.store.record(beat(1))).kind == "duplicate"
@@ -329,18 +340,13 @@ def test_a_disk_that_hangs_counts_as_lost_and_its_commit_still_counts(tmp_path: 
 def test_a_process_that_stood_still_does_not_blame_the_disk(tmp_path: Path) -> None:
     async def main() -> None:
         async with Bench(tmp_path / "registry.sqlite") as bench:
-            release = threading.Event()
-            hanging = bench.store._writer.submit(release.wait)
-            under_way = bench.store.record(beat(1))
-            await asyncio.sleep(0.01)
-            try:
+            async with hanging(bench):
+                under_way = bench.store.record(beat(1))
+                await asyncio.sleep(0.01)
                 # Stopped, or on a machine that stalls: the commit had no time either.
                 bench.clock.pass_(60)
                 bench.store.tick()
                 assert bench.store.available
-            finally:
-                release.set()
-            await hanging
             assert (await under_way).kind == "recorded"
 
     run(main())

@@ -17,7 +17,7 @@ from support.ports import free_port
 from support.wait import wait_until
 
 if TYPE_CHECKING:
-    from support.pki import Pki
+    from support.pki import Files, Pki
 
 
 @dataclass(slots=True)
@@ -78,7 +78,6 @@ class ReceiverCommand(Command):
     ) -> None:
         self.port, self.admin_port = free_port(), free_port()
         self.database = directory / "registry.sqlite3"
-        server = pki.server()
         config = directory / "receiver.toml"
         config.write_text(
             f"""
@@ -88,18 +87,7 @@ format = "json"
 host = "127.0.0.1"
 port = {self.port}
 {extra}
-[receiver.tls]
-ca = "{pki.ca}"
-certificate = "{server.certificate}"
-key = "{server.key}"
-trust_domain = "{pki.trust_domain}"
-[receiver.tokens]
-jwks = "{pki.jwks}"
-algorithms = ["ES256"]
-[[receiver.tokens.issuers]]
-issuer = "{pki.issuer}"
-audience = "{pki.audience}"
-[receiver.limits]
+{trust_tables(pki, pki.server())}[receiver.limits]
 rate = {rate}
 burst = 1000
 [receiver.store]
@@ -132,6 +120,23 @@ port = {self.admin_port}
         except httpx.TransportError:
             return False
         return answer.status_code == httpx.codes.OK
+
+
+def trust_tables(pki: Pki, files: Files) -> str:
+    """Return the TOML tables by which a receiver shows a certificate and knows whom to believe."""
+    return f"""
+[receiver.tls]
+ca = "{pki.ca}"
+certificate = "{files.certificate}"
+key = "{files.key}"
+trust_domain = "{pki.trust_domain}"
+[receiver.tokens]
+jwks = "{pki.jwks}"
+algorithms = ["ES256"]
+[[receiver.tokens.issuers]]
+issuer = "{pki.issuer}"
+audience = "{pki.audience}"
+"""
 
 
 def openclaw_tables(
