@@ -72,8 +72,6 @@ class Credentials:
             files = _read(self._settings)
             context = server_context(self._settings, files)
         except CredentialError as error:
-            if isinstance(error, UnreadableError):
-                self._watched.look_again()
             self._stay(error)
             return False, False
         self._episodes.end("tls", "the certificate files can be used again")
@@ -83,6 +81,7 @@ class Credentials:
         return True, others
 
     def _stay(self, error: CredentialError) -> None:
+        self._watched.failed(error)
         self._episodes.begin("tls", str(error), f"{error}; the last good certificate stays in use")
 
 

@@ -81,8 +81,6 @@ class DenyList:
         try:
             self._use(_read(self._path), self._path)
         except CredentialError as error:
-            if isinstance(error, UnreadableError):
-                self._watched.look_again()
             self._stay(error)
             return False
         self._episodes.end("deny", f"{self._path}: the deny list can be used again")
@@ -99,6 +97,7 @@ class DenyList:
         self.content = content
 
     def _stay(self, error: CredentialError) -> None:
+        self._watched.failed(error)
         self._episodes.begin("deny", str(error), f"{error}; the last good deny list stays in force")
 
 

@@ -16,7 +16,13 @@ _logger = logging.getLogger(__name__)
 
 def allowed() -> float:
     """Return how many there may be, `inf` where the system sets no limit."""
-    return _number(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if soft == resource.RLIM_INFINITY else soft
+
+
+def room() -> float:
+    """Return how many of them the API's connections may have, 1 or more."""
+    return max(1, allowed() - SPARE)
 
 
 def allow_all(connections: int | None = None) -> None:
@@ -32,16 +38,11 @@ def allow_all(connections: int | None = None) -> None:
     # Linux refuses even what is there, where it has been told of a lower fs.nr_open since.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    room = allowed() - SPARE
-    if connections is not None and room < connections:
+    if connections is not None and room() < connections:
         _logger.warning(
             "a process may have %d files open, so it takes no more than %d connections and not the %d that "
             "receiver.limits.connections gives it: raise LimitNOFILE= of the unit, or ulimit -Hn",
-            room + SPARE,
-            max(1, room),
+            allowed(),
+            room(),
             connections,
         )
-
-
-def _number(limit: int) -> float:
-    return math.inf if limit == resource.RLIM_INFINITY else limit

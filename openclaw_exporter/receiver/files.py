@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from openclaw_exporter.errors import UnreadableError
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from openclaw_exporter.errors import CredentialError
 
 
 class Watched:
@@ -31,9 +35,14 @@ class Watched:
         self._seen = now
         return changed
 
-    def look_again(self) -> None:
-        """Count what is there as changed at the next call too: it could not be read."""
-        self._seen = None
+    def failed(self, error: CredentialError) -> None:
+        """Note that what is there cannot be used.
+
+        Where it could not even be read it counts as changed at the next call too: nothing about the files has
+        to change until it can be.
+        """
+        if isinstance(error, UnreadableError):
+            self._seen = None
 
 
 def _look(path: Path) -> tuple[int, int, int, int] | None:

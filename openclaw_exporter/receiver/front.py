@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from openclaw_exporter.receiver.application import Application
 from openclaw_exporter.receiver.credentials import Credentials
+from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.receiver.insecure import OpenApplication, OpenIntake
 from openclaw_exporter.receiver.intake import Intake
 from openclaw_exporter.receiver.kept import NOTHING, Kept
@@ -109,9 +110,13 @@ class Front:
         self._store = store
         self._is_open = settings.insecure_dev
         tls = settings.tls
-        self._credentials = None if self._is_open else Credentials(tls, kept.tls)
-        self._trust = None if self._is_open else Trust(tls, settings.proxy, kept.denied)
-        if self._trust is not None and self._credentials is not None:
+        self._credentials: Credentials | None = None
+        self._trust: Trust | None = None
+        if not self._is_open:
+            self._credentials = Credentials(tls, kept.tls)
+            deny = DenyList(tls.deny_list)
+            deny.open(kept.denied)
+            self._trust = Trust(tls, settings.proxy, deny)
             self._trust.use_authorities(self._credentials.authorities)
         self._keys = KeyRing(TokenSettings() if self._is_open else settings.tokens, clock, fetch)
         rate = RateLimit(settings.limits.rate, settings.limits.burst)

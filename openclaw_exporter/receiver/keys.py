@@ -188,8 +188,6 @@ class FileKeys:
         try:
             self._read()
         except CredentialError as error:
-            if isinstance(error, UnreadableError):
-                self._watched.look_again()
             self._stay(error)
             return False
         self._episodes.end("jwks", f"{self._path}: the key set can be used again")
@@ -210,6 +208,7 @@ class FileKeys:
         self.document = document
 
     def _stay(self, error: CredentialError) -> None:
+        self._watched.failed(error)
         self._episodes.begin("jwks", str(error), f"{error}; the last good key set stays in force")
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uvicorn import Config
 
 from openclaw_exporter.errors import UserError
-from openclaw_exporter.receiver.descriptors import SPARE, allowed
+from openclaw_exporter.receiver.descriptors import room
 from openclaw_exporter.receiver.entrance import Entrance
 from openclaw_exporter.receiver.hot import HotProtocol, HotState
 from openclaw_exporter.receiver.inlet import listener_buffer, protocol_factory
@@ -73,7 +73,7 @@ class Listener:
         self._handshake_timeout = limits.handshake_timeout
         self._context = context
         self._entrance: Entrance | None = None
-        self._most = math.inf if publishing is None else max(1, allowed() - SPARE)
+        self._most = math.inf if publishing is None else room()
         config = Config(
             application,
             loop="none",

@@ -19,7 +19,6 @@ import msgspec
 from openclaw_exporter.errors import IdentityError
 from openclaw_exporter.receiver.authorities import Authorities
 from openclaw_exporter.receiver.connection import Speaker, denied
-from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.wire.certificates import IdentityRule, identify_proxy
 from openclaw_exporter.wire.client_cert import (
     CLIENT_CERT,
@@ -31,6 +30,7 @@ from openclaw_exporter.wire.client_cert import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from openclaw_exporter.receiver.deny import DenyList
     from openclaw_exporter.receiver.settings import ProxySettings, TlsSettings
     from openclaw_exporter.wire.certificates import PeerCertificate
 
@@ -69,17 +69,15 @@ class Trust:
     Args:
         tls: The table `[receiver.tls]`.
         proxy: The table `[receiver.proxy]`.
-        denied: The deny list to go on with where it cannot be used now.
+        deny: The deny list, open.
 
     Raises:
         ConfigError: The table `[receiver.tls]` says of no names, or of two kinds.
-        CredentialError: The deny list cannot be used, and none was kept.
     """
 
-    def __init__(self, tls: TlsSettings, proxy: ProxySettings, denied: bytes | None = None) -> None:
+    def __init__(self, tls: TlsSettings, proxy: ProxySettings, deny: DenyList) -> None:
         self._rule = IdentityRule(tls.trust_domain, tls.dns_suffix)
-        self._deny = DenyList(tls.deny_list)
-        self._deny.open(denied)
+        self._deny = deny
         self._names = frozenset(proxy.names)
         self._networks = [ipaddress.ip_network(address) for address in proxy.addresses]
         self._authorities: Authorities | None = None

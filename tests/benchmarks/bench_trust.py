@@ -27,6 +27,7 @@ from receiver.scene import receiver_settings
 
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.connection import Connection
+from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.receiver.heads import Head
 from openclaw_exporter.receiver.intake import Intake
 from openclaw_exporter.receiver.keys import KeyRing
@@ -63,7 +64,7 @@ class Bench:
         pki = Pki(directory)
         self._settings = receiver_settings(pki, directory, proxy=TRUSTED, tokens={"signatures": signatures})
         self._ca = pki.ca.read_bytes()
-        self.trust = Trust(self._settings.tls, self._settings.proxy)
+        self.trust = Trust(self._settings.tls, self._settings.proxy, DenyList(None))
         self.forget()
         clock = SystemClock()
         keys = KeyRing(self._settings.tokens, clock)

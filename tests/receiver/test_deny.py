@@ -58,6 +58,16 @@ def test_a_list_that_could_not_be_opened_is_read_again(deny: Path) -> None:
     assert len(known) == 1
 
 
+def test_a_list_that_could_not_be_opened_at_the_start_is_read_later(deny: Path) -> None:
+    known = DenyList(deny)
+    with none_left():
+        known.open(f"{NODE}\n".encode())
+        assert len(known) == 1
+        assert not known.reload()
+    assert known.reload()
+    assert len(known) == 0
+
+
 def replace(path: Path, text: str) -> None:
     """Put another file in the place of one, as an operator should."""
     fresh = path.with_name(f"{path.name}.new")

@@ -23,6 +23,7 @@ from receiver.scene import receiver_settings
 from openclaw_exporter.errors import WireError
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.connection import Connection
+from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.receiver.heads import Head
 from openclaw_exporter.receiver.intake import Intake
 from openclaw_exporter.receiver.keys import KeyRing
@@ -68,7 +69,7 @@ class Gate:
         key = SigningKey.load(pki.token_key.read_bytes(), kid=pki.key_id)
         self._minter = Minter(key, issuer=pki.issuer, audience=pki.audience)
         configuration = receiver_settings(pki, directory, proxy=TRUSTED)
-        self._trust = Trust(configuration.tls, configuration.proxy)
+        self._trust = Trust(configuration.tls, configuration.proxy, DenyList(None))
         self._trust.use_authorities(pki.ca.read_bytes())
         clock = SystemClock()
         keys = KeyRing(configuration.tokens, clock)

@@ -10,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.errors import UserError
-from openclaw_exporter.receiver.front import Front
 from openclaw_exporter.receiver.keys import FetchError, SharedFetches
 from openclaw_exporter.receiver.listening import STALL_SECONDS
 from openclaw_exporter.receiver.pulse import PERIOD
@@ -97,8 +96,6 @@ class Crew:
         self._store = store
         self._handlers = handlers
         self._fetches = SharedFetches(clock)
-        # It takes no connection: what is wrong with the files is found before a worker is started.
-        self._front = Front(settings, clock, shedding, metrics, store, handlers, self._fetches.fetch)
         self._keeper = Keeper(settings, clock, self._fetches.fetch)
         self._fetching: set[asyncio.Task[None]] = set()
         rate = RateLimit(settings.limits.rate, settings.limits.burst)
@@ -120,9 +117,7 @@ class Crew:
         return max((member.status.lag for member in self._members), default=0.0)
 
     async def open(self) -> None:
-        """Find what is wrong with certificates and keys."""
-        await self._front.open()
-        await self._front.close()
+        """Find what is wrong with certificates and keys before a worker is started."""
         await self._keeper.open()
 
     async def start(self, listening: socket.socket) -> None:

@@ -10,6 +10,7 @@ from openclaw_exporter.receiver.credentials import Credentials
 from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.receiver.kept import NOTHING, Kept
 from openclaw_exporter.receiver.keys import KeyRing
+from openclaw_exporter.receiver.trust import Trust
 
 if TYPE_CHECKING:
     from openclaw_exporter.receiver.clock import Clock
@@ -46,15 +47,19 @@ class Keeper:
         return Kept(self._credentials.files, self._deny.content, self._keys.documents)
 
     async def open(self) -> None:
-        """Read everything for the first time.
+        """Read everything for the first time, as a worker will.
 
         Raises:
+            ConfigError: See `Trust`.
             CredentialError: A file cannot be used.
         """
-        if not self._settings.insecure_dev:
+        settings = self._settings
+        if not settings.insecure_dev:
+            credentials = Credentials(settings.tls, logger=_nobody)
             self._deny.open()
+            Trust(settings.tls, settings.proxy, self._deny).use_authorities(credentials.authorities)
             await self._keys.open()
-            self._credentials = Credentials(self._settings.tls, logger=_nobody)
+            self._credentials = credentials
 
     def look(self, *, unknown: bool = False) -> None:
         """Look whether something has changed.
