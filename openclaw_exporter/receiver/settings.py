@@ -126,7 +126,7 @@ class StoreSettings:
         partitions: Over how many partitions the nodes are spread, and so over the servers of a cluster. All
             receivers say the same; it cannot be changed for a registry that is there.
         replicas: How many replicas must have a heartbeat before it is answered; 0: none. Without it one, as
-            long as the server has one that has not failed.
+            long as the server has one that has not failed, or is filling one.
         prefix: What all keys begin with; registries that share a Redis have one each.
     """
 

@@ -191,7 +191,7 @@ def test_a_server_that_may_not_be_asked_is_used_all_the_same(
     file = tmp_path / "secret"
     file.write_text(PASSWORD)
     server = start()
-    give(server, "blind", "~openclaw:*", "+@all", "-info", "-role")
+    give(server, "blind", "~openclaw:*", "+@all", "-info")
 
     async def main() -> None:
         async with linked(server, username="blind", password_file=file) as link:

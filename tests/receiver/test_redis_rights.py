@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations.md"
 CLUSTER_ONLY = {"+cluster|slots", "+cluster|info", "+asking"}
-NOT_IN_A_CLUSTER = {"+select", "+role"}
+NOT_IN_A_CLUSTER = {"+select"}
 
 
 def rule(place: int) -> list[str]:
@@ -127,7 +127,6 @@ def test_a_cluster(tmp_path: Path, secret: Path, engine: Engine) -> None:
                 await fleet.pulse()
 
         asyncio.run(main())
-        # Its replicas are known, so no master is asked whether it has one.
         check(cluster.nodes, {word for word in rules if word.startswith("+")}, NOT_IN_A_CLUSTER)
     finally:
         cluster.stop()

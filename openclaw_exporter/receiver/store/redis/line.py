@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from openclaw_exporter.logs import Episodes
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 _INFO: Final = packed(("INFO",))
-_ROLE: Final = packed(("ROLE",))
+_LOOK: Final = packed(("INFO", "persistence")) + packed(("INFO", "replication"))
+_REPLICA: Final = re.compile(rb"^slave\d+:ip=[^\r]*,port=[1-9]\d*,state=(\w+)", re.MULTILINE)
+"""A replica and its state. What draws a copy once, as `redis-cli --rdb` does, has no port."""
 LEAST_VERSION: Final = (6, 2)
 """Streams trimmed by MINID, and GRANTs by subcommand, are not older."""
 _PROBE: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', 1000)"
@@ -103,27 +106,26 @@ class Line:
             ReplicasError: It was executed, but not enough replicas have it.
         """
         connection = self.connection or await self._open()
-        wait = self._wait() if durable else b""
-        asks_role = durable and not wait and self._adapts
-        last = _ROLE if asks_role else wait
-        answers = await connection.ask(b"".join((*commands, last)), len(commands) + bool(last))
-        if asks_role and _has_replica(answers.pop()):
-            # One has come back since anybody looked: what was written just now it need not have yet.
-            self.needed = 1
-            wait = self._wait()
-            answers += await connection.ask(wait, 1)
+        # What is asked for now counts: others may learn of another number while this is under way.
+        needed = self.needed if durable else 0
+        looks = durable and not needed and self._adapts
+        last, ends = (_LOOK, 2) if looks else (self._wait(needed), bool(needed))
+        answers = await connection.ask(b"".join((*commands, last)), len(commands) + ends)
+        said = _split(answers, len(commands))
         unknown = [index for index, answer in enumerate(answers) if _is(answer, "NOSCRIPT")]
         if unknown:
             # Somebody flushed the scripts; none of these calls was executed.
-            again = [commands[index] for index in unknown]
-            count = self._scripts.count + len(again) + bool(wait)
-            said = await connection.ask(b"".join((self._scripts.load, *again, wait)), count)
-            if wait:
-                answers[-1] = said.pop()
-            for index, answer in zip(unknown, said[self._scripts.count :], strict=True):
+            batch = b"".join((self._scripts.load, *(commands[index] for index in unknown), last))
+            count = self._scripts.count + len(unknown)
+            again = await _ask_on(connection, batch, count + ends)
+            said = _split(again, count)
+            for index, answer in zip(unknown, again[self._scripts.count :], strict=True):
                 answers[index] = answer
-        if wait:
-            self._check(answers.pop())
+        if looks and _is_followed(*said):
+            self.needed = needed = 1
+            said = await _ask_on(connection, self._wait(needed), 1)
+        if needed:
+            self._check(said[0], needed)
         return answers
 
     async def verify(self, keys: Sequence[str]) -> None:
@@ -177,22 +179,48 @@ class Line:
         for concern in concerns(self.host, info):
             self._episodes.begin(f"fitness {self.host}", concern, concern)
 
-    def _wait(self) -> bytes:
-        return packed(("WAIT", self.needed, self._wait_ms)) if self.needed else b""
+    def _wait(self, needed: int) -> bytes:
+        return packed(("WAIT", needed, self._wait_ms)) if needed else b""
 
-    def _check(self, reached: Any) -> None:
+    def _check(self, reached: Any, needed: int) -> None:
         if isinstance(reached, AnswerError):
             raise ReplicasError(f"{self.host}: WAIT: {reached}")
-        if reached < self.needed:
+        if reached < needed:
             raise ReplicasError(
-                f"{self.host}: {reached} of {self.needed} replicas have confirmed a write within "
+                f"{self.host}: {reached} of {needed} replicas have confirmed a write within "
                 f"{self._wait_ms} ms"
             )
 
 
-def _has_replica(role: Any) -> bool:
-    """Whether a master says that a replica follows it."""
-    return isinstance(role, list) and role[0] == b"master" and bool(role[2])
+def _split(answers: list[Any], count: int) -> list[Any]:
+    """Take what follows the first answers off a list, and return it."""
+    rest = answers[count:]
+    del answers[count:]
+    return rest
+
+
+async def _ask_on(connection: Connection, batch: bytes, count: int) -> list[Any]:
+    """Ask where something of the same call was executed already.
+
+    Raises:
+        LostError: The connection has ended.
+    """
+    try:
+        return await connection.ask(batch, count)
+    except UnreachableError as error:
+        raise LostError(str(error)) from None
+
+
+def _is_followed(persistence: Any, replication: Any) -> bool:
+    """Whether a master has a replica that may be promoted before it has what was written just now.
+
+    One that is being filled may, as soon as it has the snapshot: what was written since that began follows
+    behind it. Only where the snapshot is still to begin it will be in that. Who may not ask knows of none.
+    """
+    if isinstance(replication, AnswerError):
+        return False
+    has_begun = isinstance(persistence, AnswerError) or b"rdb_bgsave_in_progress:0" not in persistence
+    return any(has_begun or state != b"wait_bgsave" for state in _REPLICA.findall(replication))
 
 
 def is_forbidden(answer: AnswerError) -> bool:
