@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -116,8 +117,19 @@ class IdentityRule:
             IdentityError: It cannot be read, is an authority's, is not for client authentication, or does not
                 name exactly one node or reader.
         """
+        return self.read(der)[1]
+
+    def read(self, der: bytes) -> tuple[x509.Certificate, PeerCertificate]:
+        """Read a client certificate as `identify` does, for somebody who has to look at all of it.
+
+        Args:
+            der: The certificate, DER.
+
+        Raises:
+            IdentityError: As `identify` does.
+        """
         certificate, traits = _read(der)
-        return _peer(der, certificate, self._identity(traits))
+        return certificate, _peer(der, certificate, self._identity(traits))
 
     def is_node_or_reader(self, name: str) -> bool:
         """Whether a SAN, URI or DNS, is one that names a node or a reader here."""
@@ -135,9 +147,19 @@ class IdentityRule:
 
     def _match(self, name: str) -> re.Match[str] | None:
         if self.trust_domain is not None:
-            return re.fullmatch(rf"spiffe://{re.escape(self.trust_domain)}(?:{_PATH})", name)
+            return _uri_pattern(self.trust_domain).fullmatch(name)
         # DNS names have no case (RFC 4343).
-        return re.fullmatch(rf"(?:{_HOST})\.{re.escape(self.dns_suffix or '')}", name.lower())
+        return _host_pattern(self.dns_suffix or "").fullmatch(name.lower())
+
+
+@lru_cache(maxsize=8)
+def _uri_pattern(trust_domain: str) -> re.Pattern[str]:
+    return re.compile(rf"spiffe://{re.escape(trust_domain)}(?:{_PATH})")
+
+
+@lru_cache(maxsize=8)
+def _host_pattern(dns_suffix: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:{_HOST})\.{re.escape(dns_suffix)}")
 
 
 def identify_proxy(der: bytes, names: frozenset[str]) -> PeerCertificate | None:
@@ -196,21 +218,25 @@ def _peer(der: bytes, certificate: x509.Certificate, identity: Identity) -> Peer
 
 def _read_traits(certificate: x509.Certificate) -> _Traits:
     authority = client = False
-    uris: tuple[str, ...] = ()
-    hosts: tuple[str, ...] = ()
+    uris: list[str] = []
+    hosts: list[str] = []
     for extension in certificate.extensions:
         value = extension.value
-        if isinstance(value, x509.BasicConstraints):
+        # By the type itself: to ask an abstract class costs more than to read the whole certificate.
+        if type(value) is x509.BasicConstraints:
             authority = authority or value.ca
-        elif isinstance(value, x509.KeyUsage):
+        elif type(value) is x509.KeyUsage:
             # What may sign certificates or revocation lists acts as an authority, whatever else it says.
             authority = authority or value.key_cert_sign or value.crl_sign
-        elif isinstance(value, x509.ExtendedKeyUsage):
+        elif type(value) is x509.ExtendedKeyUsage:
             client = ExtendedKeyUsageOID.CLIENT_AUTH in value
-        elif isinstance(value, x509.SubjectAlternativeName):
-            uris = tuple(value.get_values_for_type(x509.UniformResourceIdentifier))
-            hosts = tuple(value.get_values_for_type(x509.DNSName))
-    return _Traits(authority, client, uris, hosts)
+        elif type(value) is x509.SubjectAlternativeName:
+            for name in value:
+                if type(name) is x509.UniformResourceIdentifier:
+                    uris.append(name.value)
+                elif type(name) is x509.DNSName:
+                    hosts.append(name.value)
+    return _Traits(authority, client, tuple(uris), tuple(hosts))
 
 
 def _only(kind: str, names: tuple[str, ...]) -> str:
