@@ -165,14 +165,13 @@ class Trust:
         return known
 
     def _verify(self, certificate: bytes, chain: list[bytes], now: float) -> PeerCertificate:
-        der = parse_client_cert(certificate)
-        peer = self._rule.identify(der)
+        leaf, peer = self._rule.read(parse_client_cert(certificate))
         # Before the signatures, which cost most.
         if self._deny.holds(peer):
             raise denied()
         if self._authorities is None:
             raise IdentityError("identity-forwarded", "no authorities are known")
-        not_after = self._authorities.verify(der, parse_client_cert_chain(chain), now)
+        not_after = self._authorities.verify(leaf, parse_client_cert_chain(chain), now)
         # Nobody asks for its beginning any more, and all have that one number together.
         return msgspec.structs.replace(peer, not_before=0.0, not_after=not_after)
 

@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from jwt.algorithms import ECAlgorithm
+from receiver.issuing import issue
 from receiver.raw import Raw, head
 from receiver.scene import receiver_settings, running
 
@@ -306,32 +306,6 @@ def test_another_authority_counts_for_forwarded_certificates_too(tmp_path: Path,
             assert raw.is_closed()
         with Raw(scene, files) as raw:
             assert publish(raw, node, field(der_of(node))) == (403, "identity-forwarded")
-
-
-def issue(
-    subject: str,
-    *,
-    signer: tuple[x509.Name, ec.EllipticCurvePrivateKey] | None,
-    ca: bool,
-    uri: str = "",
-    **life: Any,
-) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    """Issue a certificate as somebody else's authority would: only what it must have."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)])
-    now = dt.datetime.now(dt.UTC)
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(signer[0] if signer else name)
-    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
-    builder = builder.not_valid_before(now - dt.timedelta(hours=1))
-    builder = builder.not_valid_after(now + life.get("lifetime", dt.timedelta(hours=1)))
-    builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-    if usages := life.get("usages"):
-        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    if uri:
-        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)])
-        usage = x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH])
-        builder = builder.add_extension(names, critical=False).add_extension(usage, critical=False)
-    return builder.sign(signer[1] if signer else key, hashes.SHA256()), key
 
 
 def test_intermediates_are_taken_from_the_chain_and_verified(pki: Pki, tmp_path: Path) -> None:
