@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, x25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from jwt import PyJWS
 from wire.forge import DROP, jwk, key, pem, public_pem
 from wire.scene import jwks
 
@@ -48,6 +49,28 @@ def test_a_signing_key_is_loaded_and_its_public_half_verifies(
     assert found.algorithms == (chosen,)
     assert found.verify(chosen, b"text", signing.sign(b"text"))
     assert not found.verify(chosen, b"other", signing.sign(b"text"))
+
+
+@given(
+    st.sampled_from([("p256", "ES256"), ("ed25519", "EdDSA"), ("rsa2048", "RS256"), ("rsa2048", "PS256")]),
+    st.integers(-2, 2),
+    st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=2),
+    st.sampled_from([None, b"", bytes(64), bytes(32) + b"\1" * 32, b"\1" * 32 + bytes(32), b"\xff" * 64]),
+)
+def test_a_signature_holds_exactly_where_pyjwt_says_so(
+    pair: tuple[str, Algorithm], longer: int, edits: list[tuple[float, int]], whole: bytes | None
+) -> None:
+    kind, algorithm = pair
+    signing = SigningKey.load(pem(key(kind)), kid="k", algorithm=algorithm)
+    found = KeySet.from_jwks(public_jwks([signing])).get("k")
+    assert found is not None
+    signature = bytearray(signing.sign(b"text") if whole is None else whole)
+    for where, value in edits:
+        if signature:
+            signature[int(where * len(signature))] = value
+    made = bytes(signature[: len(signature) + longer] if longer < 0 else signature + bytes(longer))
+    judge: Any = PyJWS(algorithms=[algorithm]).get_algorithm_by_name(algorithm)
+    assert found.verify(algorithm, b"text", made) == judge.verify(b"text", found.public, made)
 
 
 def test_the_older_pem_forms_are_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,6 +16,7 @@ from openclaw_exporter.errors import IdentityError, TokenError
 from openclaw_exporter.wire.certificates import IdentityRule, check_publisher, thumbprint
 from openclaw_exporter.wire.problems import CASES
 from openclaw_exporter.wire.tokens import Minter, SigningKey, Verifier
+from openclaw_exporter.wire.tokens.compact import read_object
 
 json_values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
@@ -117,6 +119,58 @@ def test_what_is_accepted_keeps_every_rule(
         assert members["iss"] == "mesh"
         assert members["aud"] in (AUDIENCE, [AUDIENCE])
         assert "cnf" not in members or members["cnf"]["x5t#S256"] == THUMBPRINT
+
+
+def _read_twice(text: str) -> object:
+    """Read an object as `read_object` has to, with one reader that sees everything."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        if len(members) != len(pairs):
+            raise ValueError("twice")
+        return members
+
+    members = json.loads(text, object_pairs_hook=unique)
+    if not isinstance(members, dict):
+        raise TypeError
+    return members
+
+
+ODD_JSON = [
+    *(
+        '{"a":1,"a":1}',
+        '{"a":1,"a":2}',
+        '[{"a":[],"\\u0061":[]}]',
+        "[{},{}]",
+        '"\\/"',
+        '"\\ud800"',
+        "01",
+        "nul",
+    ),
+    *("-0", "-0.0", "1e3", "1E+3", "1.50", "1e400", "18446744073709551616", "123456789012345678901234567890"),
+]
+
+
+@settings(max_examples=1500)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(['"a"', '"b"', '"\\u0061"', '"é"']),
+            st.one_of(json_values.map(json.dumps), st.sampled_from(ODD_JSON)),
+        ),
+        max_size=3,
+    ),
+    st.sampled_from([",", ", "]),
+)
+def test_an_object_is_read_as_by_a_reader_that_sees_every_member(
+    pairs: list[tuple[str, str]], between: str
+) -> None:
+    text = "{" + between.join(f"{name}:{value}" for name, value in pairs) + "}"
+    try:
+        members = read_object(text.encode())
+    except ValueError:
+        return
+    assert repr(members) == repr(_read_twice(text))
 
 
 class Holder(NamedTuple):

@@ -1,7 +1,7 @@
 """JSON Web Tokens as the contract profiles them (RFC 7519, RFC 8725, RFC 8705): keys, minting, verification.
 
-PyJWT verifies; everything around the signature is checked here, more strictly than its defaults. A node,
-which only signs, does so with cryptography alone.
+cryptography signs and verifies, and PyJWT reads keys; everything around the signature is checked here. A node
+that only signs does without PyJWT.
 """
 
 from openclaw_exporter.wire.tokens.compact import MAX_TOKEN_BYTES

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from openclaw_exporter.errors import TokenError
 from openclaw_exporter.wire.nesting import is_too_deep
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_TOKEN_BYTES: Final = 4096
 
@@ -22,13 +26,13 @@ class Compact(NamedTuple):
     """A token taken apart; nothing of it is verified.
 
     Attributes:
-        header: The members of the JOSE header.
+        header: The members of the JOSE header; other tokens have the same object.
         claims: The members of the claims set.
         signing_input: What the signature covers.
         signature: The signature, raw.
     """
 
-    header: dict[str, Any]
+    header: Mapping[str, Any]
     claims: dict[str, Any]
     signing_input: bytes
     signature: bytes
@@ -52,11 +56,12 @@ def parse(token: bytes | str) -> Compact:
     segments = _split(text)
     if segments is None:
         raise _malformed("the token is not three segments of base64url without padding")
-    header, claims, signature = (decode_base64url(segment) for segment in segments.groups())
-    if header is None or claims is None or signature is None:
-        raise _malformed("a segment of the token is not canonical base64url")
+    header = segments[1]
+    claims, signature = decode_base64url(segments[2]), decode_base64url(segments[3])
+    if claims is None or signature is None:
+        raise _misshapen()
     return Compact(
-        header=_members(header, "token-header", "the token's header"),
+        header=_header(header),
         claims=_members(claims, "token-claims", "the token's claims set"),
         signing_input=text[: segments.end(2)],
         signature=signature,
@@ -88,9 +93,11 @@ def read_object(text: bytes) -> dict[str, Any]:
     """
     if is_too_deep(text):
         raise ValueError("nested too deep")
-    # The first reader is strict about everything but duplicates, the second sees those.
-    msgspec.json.decode(text)
-    members = json.loads(text.decode(), object_pairs_hook=_unique)
+    # The first reader is strict about everything but duplicates, the second sees those. It has nothing to
+    # find in a text that is written as it was read: one of two members would be missing.
+    members = msgspec.json.decode(text)
+    if msgspec.json.encode(members) != text:
+        members = json.loads(text.decode(), object_pairs_hook=_unique)
     if not isinstance(members, dict):
         raise ValueError("not an object")  # noqa: TRY004 - the text is wrong, not a Python type
     return members
@@ -103,11 +110,24 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
+# Those of one signer are all alike.
+@lru_cache(maxsize=64)
+def _header(segment: bytes) -> Mapping[str, Any]:
+    content = decode_base64url(segment)
+    if content is None:
+        raise _misshapen()
+    return _members(content, "token-header", "the token's header")
+
+
 def _members(text: bytes, slug: str, what: str) -> dict[str, Any]:
     try:
         return read_object(text)
     except ValueError:
         raise TokenError(slug, f"{what} is not a strict JSON object without duplicate members") from None
+
+
+def _misshapen() -> TokenError:
+    return _malformed("a segment of the token is not canonical base64url")
 
 
 def _malformed(detail: str) -> TokenError:

@@ -16,7 +16,7 @@ from openclaw_exporter.wire.tokens.keys import ALGORITHMS, Algorithm, KeySet, Ve
 from openclaw_exporter.wire.tokens.mint import MAX_LIFETIME
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Profile = Literal["minted", "external"]
 
@@ -192,7 +192,7 @@ class Verifier:
         return expires_at
 
 
-def _check_header(header: dict[str, Any], issuer: Issuer) -> None:
+def _check_header(header: Mapping[str, Any], issuer: Issuer) -> None:
     if not header.keys() <= _HEADERS[issuer.profile]:
         raise TokenError("token-header", "the token's header has a member that its profile does not allow")
     if header.get("alg") not in issuer.algorithms:
