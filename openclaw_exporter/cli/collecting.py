@@ -1,20 +1,24 @@
-"""Running collectors, each on a thread of its own and no longer than its deadline."""
+"""Running collectors as the agent does: each on a thread or in a process of its own, up to its deadline."""
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+from openclaw_exporter.agent.isolation import ChildSource
+from openclaw_exporter.agent.pipe import ChildError
+from openclaw_exporter.agent.settings import CollectionSettings, ProcessSettings
 from openclaw_exporter.errors import UserError
-from openclaw_exporter.plugin.guard import Rejection
-from openclaw_exporter.plugin.host import installed_plugins
+from openclaw_exporter.plugin.guard import Guard, Rejection
+from openclaw_exporter.plugin.host import LoadedPlugins, installed_plugins, load_plugins, scan_plugins
 from openclaw_exporter.plugin.observations import Observation
 from openclaw_exporter.plugin.options import nearest
 from openclaw_exporter.plugin.runner import Run, Runner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from openclaw_exporter.plugin.host import LoadedCollector
 
@@ -58,13 +62,80 @@ def known_plugin(name: str) -> None:
         raise UserError(f"no plugin {name!r} is installed{hint} (openclaw-exporter plugins lists them)")
 
 
+def load_all(
+    tables: Mapping[str, Mapping[str, object]], *, only: Collection[str] | None = None, source: str = ""
+) -> LoadedPlugins:
+    """Load plugins as the agent does: one whose table asks for a process is not even imported here.
+
+    Args:
+        tables: The `[plugins.NAME]` tables by name.
+        only: Load these plugins and no others.
+        source: Where the tables came from, for error texts.
+    """
+    installed = scan_plugins()
+    elsewhere = {
+        name
+        for name, table in tables.items()
+        if table.get("isolation") == "process" and table.get("enabled") is not False
+        if name in installed.plugins and (only is None or name in only)
+    }
+    parts = [
+        load_plugins(
+            {name: table for name, table in tables.items() if name not in elsewhere},
+            only=None if only is None else set(only) - elsewhere,
+            source=source,
+            installed=installed._replace(
+                plugins={name: found for name, found in installed.plugins.items() if name not in elsewhere}
+            ),
+        )
+    ]
+    for name in sorted(elsewhere):
+        from openclaw_exporter.agent.elsewhere import load_elsewhere  # noqa: PLC0415 - brings subprocess
+
+        parts.append(load_elsewhere(name, tables[name], CollectionSettings(), source))
+    return LoadedPlugins(
+        tuple(collector for part in parts for collector in part.collectors),
+        tuple(failure for part in parts for failure in part.failures),
+        tuple(plugin for part in parts for plugin in part.plugins),
+    )
+
+
+class Apart:
+    """Runs one collector in a process of its own, with the limits that the agent gives it by default.
+
+    Args:
+        loaded: The collector.
+    """
+
+    def __init__(self, loaded: LoadedCollector) -> None:
+        limits = ProcessSettings()
+        # Nobody here waits a minute for a driver that hangs; its process is left behind all the same.
+        limits = replace(limits, long_grace=limits.grace)
+        self._source = ChildSource(loaded, Guard(loaded.series_budget), limits)
+
+    def run(self) -> Run:
+        """Collect once."""
+        started = time.monotonic()
+        try:
+            checked = self._source.run()
+        except ChildError as error:
+            return Run(time.monotonic() - started, error=str(error), error_type=error.error_type)
+        return Run(time.monotonic() - started, checked=checked)
+
+    def close(self) -> None:
+        """End the process."""
+        self._source.close()
+
+
 class Round:
     """Collectors that run side by side, as often as they are asked to; a context manager that closes them."""
 
     def __init__(self, collectors: Sequence[LoadedCollector]) -> None:
         self._loaded = tuple(collectors)
         self._runners = [
-            Runner(one.collector, deadline=one.deadline, series_budget=one.series_budget)
+            Apart(one)
+            if one.isolation == "process"
+            else Runner(one.collector, deadline=one.deadline, series_budget=one.series_budget)
             for one in collectors
         ]
         self._pool = ThreadPoolExecutor(max(1, len(self._runners)), thread_name_prefix="collect")
@@ -73,12 +144,12 @@ class Round:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.map(Runner.close, self._runners)
+        self._pool.map(lambda runner: runner.close(), self._runners)
         self._pool.shutdown()
 
     def collect(self) -> list[Collected]:
         """Run all of them side by side and return what each yielded, in their order."""
-        runs = self._pool.map(Runner.run, self._runners)
+        runs = self._pool.map(lambda runner: runner.run(), self._runners)
         return [_collected(loaded, run) for loaded, run in zip(self._loaded, runs, strict=True)]
 
 

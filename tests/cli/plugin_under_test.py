@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -36,6 +38,8 @@ class Probe:
     def collect(self) -> Iterator[Observation]:
         if self._fault == "raise":
             raise OSError("the disk is gone")
+        if self._fault == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
         if self._fault == "hang":
             time.sleep(2)
         yield Capacity("workers", 4)

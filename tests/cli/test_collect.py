@@ -11,6 +11,9 @@ import pytest
 
 HERE = Path(__file__).parent
 
+APART: dict[str, str | int] = {"isolation": "process", "interval": 60, "deadline": 30}
+"""In a process of its own, with time enough on a crowded machine."""
+
 
 class Site:
     """A directory with the distribution of one plugin, on Python's path."""
@@ -23,10 +26,10 @@ class Site:
         (info / "entry_points.txt").write_text("[openclaw_exporter]\nprobe = openclaw_probe\n")
         (path / "openclaw_probe.py").write_text((HERE / "plugin_under_test.py").read_text())
 
-    def run(self, *arguments: str, **options: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **options: str | int) -> subprocess.CompletedProcess[str]:
         """Run a command, with these options of the plugin."""
         config = self.path / "agent.toml"
-        lines = [f'{key} = "{value}"' for key, value in options.items()]
+        lines = [f"{key} = {json.dumps(value)}" for key, value in options.items()]
         config.write_text("\n".join(["[plugins.probe]", *lines]))
         environ = {**os.environ, "PYTHONPATH": str(self.path), "OPENCLAW_CONFIG": str(config)}
         return subprocess.run(
@@ -81,6 +84,26 @@ def test_a_collector_that_hangs_is_given_up_at_its_deadline(site: Site) -> None:
     result = site.run("collect", "probe", "--json", fault="hang")
     assert result.returncode == 1
     assert probe_of(result)["error"] == "not done within its deadline of 0.3 s"
+
+
+def test_a_collector_that_crashes_in_a_process_of_its_own_is_named(site: Site) -> None:
+    result = site.run("collect", "--json", fault="crash", **APART)
+    assert (result.returncode, result.stderr) == (1, "")
+    collected = {item["plugin"]: item for item in json.loads(result.stdout)["collectors"]}
+    assert collected["probe"]["error"] == "its process was ended by SIGSEGV"
+    text = site.run("collect", "probe", fault="crash", **APART)
+    assert "failed: its process was ended by SIGSEGV" in text.stdout
+
+
+def test_a_plugin_whose_table_asks_for_a_process_is_not_imported_here(site: Site) -> None:
+    result = site.run("collect", "probe", "--json", **APART)
+    probe = probe_of(result)
+    assert (result.returncode, probe["error"], len(probe["observations"])) == (0, None, 5)
+    (site.path / "openclaw_probe.py").write_text("import os\nos._exit(9)")
+    result = site.run("collect", "probe", **APART)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "plugin 'probe': it cannot be loaded in a process of its own" in result.stderr
+    assert "status 9" in result.stderr
 
 
 def test_what_the_host_refuses_is_named_and_ends_with_1(site: Site) -> None:

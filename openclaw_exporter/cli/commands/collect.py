@@ -41,6 +41,8 @@ def command(
 ) -> None:
     """Run the collectors once, or those of one PLUGIN, and show what they yield.
 
+    They run as in the agent: those with isolation = "process" each in a process of its own.
+
     Ends with 1 if a plugin did not load, or a collector failed or yielded something that was refused. With
     --watch it shows that live: a table on a terminal, else a line for each observation, or with --json for
     each round.
@@ -76,17 +78,15 @@ def command(
 
 
 def _load(plugin: str | None, config: Path | None) -> LoadedPlugins:
-    from openclaw_exporter.cli.collecting import known_plugin  # noqa: PLC0415 - only where the command runs
+    from openclaw_exporter.cli.collecting import known_plugin, load_all  # noqa: PLC0415 - only where the command runs
     from openclaw_exporter.config import load  # noqa: PLC0415
-    from openclaw_exporter.plugin.host import load_plugins  # noqa: PLC0415
 
     tables = load(config, os.environ, services=()).plugins
     if plugin is not None:
         known_plugin(plugin)
-    loaded = load_plugins(tables, only=None if plugin is None else {plugin}, source=str(config or ""))
-    if plugin is not None and not any(info.enabled for info in loaded.plugins):
-        raise UserError(f"the plugin {plugin!r} is disabled: plugins.{plugin}.enabled is false")
-    return loaded
+        if tables.get(plugin, {}).get("enabled") is False:
+            raise UserError(f"the plugin {plugin!r} is disabled: plugins.{plugin}.enabled is false")
+    return load_all(tables, only=None if plugin is None else {plugin}, source=str(config or ""))
 
 
 def _watch(loaded: LoadedPlugins, interval: float | None, *, as_json: bool) -> None:
