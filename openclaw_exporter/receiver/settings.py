@@ -51,7 +51,7 @@ class ProxySettings:
             forwards.
         addresses: Networks that the proxies connect from, such as `10.1.0.0/24`; empty: from anywhere.
         remembered: How many forwarded certificates are remembered with their verified tokens, by each worker;
-            about 0.7 KiB each. Fewer than there are nodes make every heartbeat verify two signatures.
+            about 0.7 KiB each. If there are more nodes, each heartbeat of the others verifies two signatures.
     """
 
     names: tuple[Annotated[str, Meta(min_length=1)], ...] = ()

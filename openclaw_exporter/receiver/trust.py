@@ -49,14 +49,18 @@ class Forwarded(Speaker):
         peer: Its certificate; `not_after` is that of its whole chain.
         authorities: What verified it.
         denials: The number of the deny list that it is not on.
+
+    Attributes:
+        was_heard: Whether it was since it was last to make room.
     """
 
-    __slots__ = ("authorities", "denials")
+    __slots__ = ("authorities", "denials", "was_heard")
 
     def __init__(self, peer: PeerCertificate, authorities: Authorities | None, denials: int) -> None:
         super().__init__(peer)
         self.authorities = authorities
         self.denials = denials
+        self.was_heard = True
 
     def token_key(self, authorization: bytes) -> bytes:
         """Return the digest: a proxy brings a fleet, and the tokens of a fleet fill a memory."""
@@ -150,19 +154,32 @@ class Trust:
         if known is None or known.authorities is not self._authorities:
             peer = self._verify(certificate, chain, now)
             known = Forwarded(peer, self._authorities, self._denials)
-            self._forwarded[key] = known
-            if len(self._forwarded) > self._most:
-                self._forwarded.popitem(last=False)
+            self._remember(key, known)
         elif known.denials != self._denials:
             # Another list is no reason to check the signatures of a fleet once more.
             if self._deny.holds(known.identify()):
                 raise denied()
             known.denials = self._denials
-        self._forwarded.move_to_end(key)
+        known.was_heard = True
         if known.identify().not_after <= now:
-            del self._forwarded[key]
+            self._forwarded.pop(key, None)
             raise IdentityError("identity-certificate", "the client certificate has expired")
         return known
+
+    def _remember(self, key: bytes, known: Forwarded) -> None:
+        """Remember a client, where there is room or one that is not heard any more.
+
+        Who was heard longest ago beats next: if that one had to make room each time, nobody of a fleet with
+        one node too many would be remembered. So it is asked twice, and meanwhile the new one goes without.
+        """
+        if key not in self._forwarded and len(self._forwarded) >= self._most:
+            longest, candidate = next(iter(self._forwarded.items()))
+            if candidate.was_heard:
+                candidate.was_heard = False
+                self._forwarded.move_to_end(longest)
+                return
+            del self._forwarded[longest]
+        self._forwarded[key] = known
 
     def _verify(self, certificate: bytes, chain: list[bytes], now: float) -> PeerCertificate:
         leaf, peer = self._rule.read(parse_client_cert(certificate))

@@ -17,7 +17,7 @@ from openclaw_exporter.cli.authority import node_uri
 from openclaw_exporter.errors import IdentityError
 from openclaw_exporter.receiver.authorities import Authorities
 from openclaw_exporter.receiver.deny import DenyList
-from openclaw_exporter.receiver.settings import TlsSettings
+from openclaw_exporter.receiver.settings import ProxySettings, TlsSettings
 from openclaw_exporter.receiver.trust import Trust
 from openclaw_exporter.wire.client_cert import client_cert
 from support.pki import TRUST_DOMAIN
@@ -241,3 +241,33 @@ def test_a_known_chain_ends_with_its_root_and_with_the_deny_list(tmp_path: Path)
         assert slug_of(leaf) == "identity-forwarded"
     use(root)
     assert slug_of(fresh) == ""
+
+
+def test_of_a_fleet_that_is_too_large_only_the_rest_is_verified_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    verified: list[x509.Certificate] = []
+    verify = Authorities.verify
+
+    def counting(self: Authorities, leaf: x509.Certificate, *rest: Any) -> float:
+        verified.append(leaf)
+        return verify(self, leaf, *rest)
+
+    monkeypatch.setattr(Authorities, "verify", counting)
+    root = authority("root")
+    proxy = ProxySettings(names=TRUSTED.names, remembered=8)
+    trust = Trust(TlsSettings(trust_domain=TRUST_DOMAIN), proxy, DenyList(None))
+    trust.use_authorities(root[0].public_bytes(Encoding.PEM))
+
+    def round_of(fleet: list[x509.Certificate]) -> int:
+        verified.clear()
+        for leaf in fleet:
+            name = trust.forwarded(headers(leaf)).identify().identity.name
+            assert name in leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value[0].value
+        return len(verified)
+
+    fleet = [client(root) for _ in range(10)]
+    assert [round_of(fleet) for _ in range(6)] == [10, 2, 2, 2, 2, 2]
+    # All have new certificates, and those before are not shown any more.
+    renewed = [client(root) for _ in range(8)]
+    assert [round_of(renewed) for _ in range(6)][-1] == 0
