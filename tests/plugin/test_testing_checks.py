@@ -121,6 +121,38 @@ def test_raising_is_named_once_with_its_text() -> None:
     assert found == ("failure", "collect() raised ConnectionRefusedError: nobody listens")
 
 
+def test_what_was_never_collected_passes_no_check_of_what_is_collected() -> None:
+    def broken(_number: int) -> list[Any]:
+        raise ConnectionRefusedError("nobody listens")
+
+    said = {one.check: (one.severity, one.text) for one in check_collector(Probe(broken), runs=8)}
+    nothing = ("warning", "not checked: no collection succeeded")
+    assert {check: said[check] for check in ("names", "series", "privacy")} == {
+        "names": nothing,
+        "series": nothing,
+        "privacy": nothing,
+    }
+    assert said["repeatability"] == (
+        "warning",
+        "not checked: 0 of 4 collections succeeded, and it takes two to compare",
+    )
+
+
+def test_one_good_collection_is_nothing_to_compare() -> None:
+    def once(number: int) -> list[Any]:
+        if number:
+            raise ConnectionRefusedError("nobody listens")
+        return good(number)
+
+    findings = check_collector(Probe(once), runs=8)
+    said = {one.check: (one.severity, one.text) for one in findings}
+    assert said["repeatability"] == (
+        "warning",
+        "not checked: 1 of 4 collections succeeded, and it takes two to compare",
+    )
+    assert said["names"][0] == "passed"
+
+
 def test_what_the_guard_refuses_is_a_failure_and_an_unread_part_a_warning() -> None:
     def bad(number: int) -> list[Any]:
         return [*good(number), QueueDepth("letters", -1), OSError("one disk is away")]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 DEFAULT_RUNS: Final = 40
 LEAST_RUNS: Final = 8
+_OF_CONTENT: Final = ("names", "series", "privacy")
+"""Checks of what is yielded: where no collection succeeded there is nothing that they could hold."""
 
 
 def check_collector(
@@ -70,10 +72,16 @@ def observe(runner: Runner, runs: int) -> list[Run]:
 def _checked(runner: Runner, runs: int) -> Findings:
     done = observe(runner, max(4, runs // 4))
     seen = [item for run in done for item in run.observations]
-    return (
+    ran = (
         *check_deadline(done, deadline=runner.deadline),
         *check_observations(done),
         *check_repeatability(done),
+    )
+    if all(run.failed for run in done):
+        text = "not checked: no collection succeeded"
+        return (*ran, *(Finding(check, "warning", text) for check in _OF_CONTENT))
+    return (
+        *ran,
         *check_names(seen),
         *check_series(done, budget=runner.series_budget),
         *check_privacy(seen),

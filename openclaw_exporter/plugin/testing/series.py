@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.plugin.runner import Run
 
 _SHOWN: Final = 10
+_COMPARED: Final = 2
 _NEAR_BUDGET: Final = 0.8
 _SHARES: Final = (".ratio", ".utilization")
 
@@ -31,9 +32,13 @@ def check_repeatability(runs: Sequence[Run]) -> Findings:
     """Compare good collections that follow each other.
 
     A metric that is there in one collection and missing in the next, a counter that goes down: failures.
+    Fewer than two good collections are a warning, because nothing was compared.
     A series that comes and goes (a queue, an interface) or a value that is now whole and now not: warnings.
     """
     good = [{series_key(item): item for item in run.observations} for run in runs if not run.failed]
+    if len(good) < _COMPARED:
+        text = f"not checked: {len(good)} of {len(runs)} collections succeeded, and it takes two to compare"
+        return (Finding("repeatability", "warning", text),)
     found = dict.fromkeys(_differences(good))
     return or_passed("repeatability", list(found)[:_SHOWN], f"the same metrics in {len(good)} collections")
 
