@@ -1,13 +1,60 @@
-"""Free loopback ports."""
+"""Free loopback ports that no other test, and no outgoing connection, takes meanwhile."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import random
 import socket
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LOWEST = 16_384
+_ENOUGH = 4096
+_dice = random.SystemRandom()  # a test may have seeded the other
+_given: set[int] = set()
+_locks: list[int] = []
 
 
 def free_port() -> int:
-    """Return a loopback TCP port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a loopback TCP port that nobody listens on now, and that no other run of tests is given.
+
+    It lies below those that the system gives to outgoing connections, where there is room, and is locked
+    until this process ends: a server may bind it minutes later, and again after it was killed.
+    """
+    candidates = _candidates()
+    while True:
+        port = _dice.choice(candidates)
+        if port not in _given and _is_free(port) and _lock(port):
+            _given.add(port)
+            return port
+
+
+def _candidates() -> range:
+    first_outgoing = 32_768
+    with suppress(OSError, ValueError):
+        first_outgoing = int(_RANGE.read_text().split()[0])
+    if first_outgoing - _LOWEST >= _ENOUGH:
+        return range(_LOWEST, first_outgoing)
+    return range(_LOWEST, 61_000)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
+
+
+def _lock(port: int) -> bool:
+    """Whether this process has the port's lock now: one byte of a file, let go when the process ends."""
+    if not _locks:
+        path = Path(tempfile.gettempdir()) / f"openclaw-exporter-ports-{os.getuid()}"
+        _locks.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    try:
+        fcntl.lockf(_locks[0], fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except BlockingIOError:
+        return False
+    return True
