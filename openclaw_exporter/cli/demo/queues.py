@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-_WAIT: Final = 10.0
+_WAIT: Final = 60.0
 
 
 class Queues:
@@ -90,7 +90,7 @@ def _prepare(url: str, keys: Keys, stack: ExitStack) -> None:
     import redis  # noqa: PLC0415 - comes with the extra `demo`
 
     try:
-        server = redis.Redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=5.0)
+        server = redis.Redis.from_url(url, socket_timeout=20.0, socket_connect_timeout=5.0)
         server.xgroup_create(keys.results, GROUP, id="0", mkstream=True)
     except (redis.RedisError, ValueError) as error:
         raise UserError(f"the Redis at {redact(url)} cannot be used: {redact(str(error))}") from error

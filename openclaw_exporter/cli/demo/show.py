@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from openclaw_exporter.cli.demo.ending import Ending
     from openclaw_exporter.cli.demo.view import View
 
-_READY: Final = 20.0
+_READY: Final = 60.0
+"""Seconds in which the receiver starts, and the agent's first heartbeat comes, on a crowded machine too."""
+_LATE: Final = 20.0
+"""Seconds that an agent gets which is late when the time is up: the machine may just have stalled."""
 _RETURN: Final = 60.0
 """Seconds in which what was turned away comes back: told to wait for 6 s or more, and then one by one."""
 _CHIMERA: Final = "chimera"
@@ -155,7 +158,7 @@ class Demo:
         elif result.waits:
             patience = _RETURN
         else:
-            patience = 0.0 if result.agent_is_up else self._wishes.interval
+            patience = 0.0 if result.agent_is_up else max(_LATE, self._wishes.interval)
         return seconds >= self._wishes.seconds + patience
 
 

@@ -75,7 +75,11 @@ class Watcher:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._registry = Registry(
-            stage.pki.endpoint, ca=stage.pki.ca, certificate=stage.reader.certificate, key=stage.reader.key
+            stage.pki.endpoint,
+            ca=stage.pki.ca,
+            certificate=stage.reader.certificate,
+            key=stage.reader.key,
+            timeout=_TIMEOUT,
         )
         self._http = httpx.Client(timeout=_TIMEOUT, trust_env=False)
         self._agent: Delivered | None = None
