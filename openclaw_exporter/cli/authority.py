@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -17,11 +18,16 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from openclaw_exporter.errors import CredentialError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
 _SKEW = dt.timedelta(minutes=5)
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_is_host_name = re.compile(rf"(?=.{{1,253}}\Z)(?:\*\.)?{_LABEL}(?:\.{_LABEL})*").fullmatch
+"""Of DNS, with the underscores that names of containers have, and a wildcard in front."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,11 @@ class Authority:
         return self._issue(names, ExtendedKeyUsageOID.CLIENT_AUTH, lifetime or dt.timedelta(days=90))
 
     def server(self, hosts: Sequence[str], *, lifetime: dt.timedelta | None = None) -> Issued:
-        """Issue a serverAuth certificate for these host names and IP addresses."""
+        """Issue a serverAuth certificate for these host names and IP addresses.
+
+        Raises:
+            CredentialError: One of them is neither.
+        """
         names = [_host_name(host) for host in hosts]
         return self._issue(names, ExtendedKeyUsageOID.SERVER_AUTH, lifetime or dt.timedelta(days=397))
 
@@ -139,6 +149,10 @@ def _host_name(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        if not _is_host_name(host):
+            raise CredentialError(
+                f"{host!r} is no host name and no address: give it without scheme and port"
+            ) from None
         return x509.DNSName(host)
 
 

@@ -278,6 +278,26 @@ def test_a_trust_domain_that_cannot_be_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "pki").exists()
 
 
+@pytest.mark.parametrize(
+    "host", ["bad host", "https://receiver.example", "receiver.example:8443", "", "a..b"]
+)
+def test_a_host_that_cannot_be_is_refused(made: PkiDirectory, tmp_path: Path, host: str) -> None:
+    for arguments in (
+        ("init", tmp_path / "other", "--host", host),
+        ("proxy", made.path, "--name", "edge-1", "--host", host),
+    ):
+        code, text = run("pki", *arguments)
+        assert (code, f"{host!r} is no host name and no address" in text) == (2, True)
+    assert not (tmp_path / "other").exists()
+    assert not (made.path / "proxies").exists()
+
+
+def test_hosts_may_be_wildcards_and_names_of_containers(tmp_path: Path) -> None:
+    names = ("receiver.example", "*.receiver.example", "openclaw_receiver", "2001:db8::1")
+    code, _ = run("pki", "init", tmp_path / "pki", *(part for name in names for part in ("--host", name)))
+    assert code == 0
+
+
 def test_a_directory_without_a_pki_names_the_remedy(tmp_path: Path) -> None:
     code, text = run("pki", "node", tmp_path, "--node-id", "new")
     assert code == 2
