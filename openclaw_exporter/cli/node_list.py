@@ -142,7 +142,7 @@ def _counted(nodes: Sequence[Node]) -> str:
 def _row(node: Node) -> tuple[object, ...]:
     heartbeat = node.heartbeat
     queues = ", ".join(f"{topic} {depth}" for topic, depth in heartbeat.queue_depth.items())
-    slots = f"{heartbeat.capacity.get('available_slots', '?')}/{heartbeat.capacity.get('workers', '?')}"
+    slots = f"{node.available_slots}/{heartbeat.capacity.get('workers', '?')}"
     seen = format_ms(round(node.last_seen.timestamp() * 1000))
     interval = f"{node.interval_seconds} s"
     return (

@@ -144,14 +144,16 @@ def test_an_agent_publishes_and_a_reader_reads(
 
 @pytest.mark.usefixtures("receiver")
 def test_people_get_a_table(made: PkiDirectory, node: Identity, reader: Identity, tmp_path: Path) -> None:
-    with start_agent(tmp_path / "log", node) as agent:
+    with start_agent(tmp_path / "log", node, OPENCLAW_NODE_WORKERS="6") as agent:
         agent.wait_for("publishes to")
         wait_until(lambda: nodes(made, reader), what="the node")
         assert agent.end() == 0
         files = ("--certificate", str(reader.certificate), "--key", str(reader.key))
         result = command("nodes", "--config", str(node.configuration), *files)
         assert result.returncode == 0, result.stderr
-        assert NODE in result.stdout
+        (row,) = (line.split() for line in result.stdout.splitlines() if line.startswith(NODE))
+        # A node that leaves offers none of its slots.
+        assert row[2:4] == ["draining", "0/6"]
         assert result.stdout.splitlines()[-1] == "1 node"
 
 
