@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from openclaw_exporter.receiver.discovery.index import EXACT, each, level_of
-from openclaw_exporter.receiver.discovery.parameters import read_parameters
+from openclaw_exporter.receiver.discovery.parameters import read_parameters, read_tags
 from openclaw_exporter.receiver.liveness import LAPSED, LIVE, STATES, State, expires_ms
 from openclaw_exporter.receiver.refusals import query_refusal
 from openclaw_exporter.receiver.store import Page
@@ -118,7 +118,7 @@ def _read(values: dict[str, list[str]]) -> Query:
         raise query_refusal("cursor", "has no meaning beside sort")
     return Query(
         states=frozenset(values.get("state", ())),
-        tags=frozenset(values.get("tag", ())),
+        tags=read_tags(values),
         min_slots=_integer(values, "min_available_slots", 0, 0, MAX_INTEGER),
         limit=_integer(values, "limit", DEFAULT_LIMIT, 1, MAX_LIMIT),
         after=_after(values["cursor"][0]) if "cursor" in values else None,

@@ -180,11 +180,19 @@ def _tags(value: object, problems: _Problems) -> object:
         text = _string(f"tags[{index}]", tag, problems)
         if text is None:
             continue
-        if _has_control(text):
-            problems.append(FieldProblem(f"tags[{index}]", "must have no control characters"))
-        elif not 1 <= len(text.encode()) <= MAX_TAG_BYTES:
-            problems.append(FieldProblem(f"tags[{index}]", f"must have 1 to {MAX_TAG_BYTES} bytes in UTF-8"))
+        fault = tag_fault(text)
+        if fault is not None:
+            problems.append(FieldProblem(f"tags[{index}]", fault))
     return tuple(value)
+
+
+def tag_fault(text: str) -> str | None:
+    """Return the rule that a tag breaks; None: it is one that a node may have."""
+    if _has_control(text):
+        return "must have no control characters"
+    if not 1 <= len(text.encode()) <= MAX_TAG_BYTES:
+        return f"must have 1 to {MAX_TAG_BYTES} bytes in UTF-8"
+    return None
 
 
 def _uptime_seconds(value: object, problems: _Problems) -> object:

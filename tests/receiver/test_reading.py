@@ -135,6 +135,10 @@ def test_suspect_may_be_asked_for(world: World) -> None:
         ("cursor=AAAAAAAAAAAAAAAAAAAAAA%3D%3D", "cursor"),
         ("sort=node_id", "sort"),
         ("sort=-available_slots&cursor=AAAAAAAAAAAAAAAAAAAAAA", "cursor"),
+        ("tag=", "tag"),
+        ("tag=gpu:true&tag=a%0Ab", "tag"),
+        (f"tag={'a' * 129}", "tag"),
+        ("tag=" + "%C3%A9" * 65, "tag"),
         ("colour=blue", "?"),
         ("state", "?"),
         ("&".join(["tag=a"] * 65), "?"),
@@ -164,6 +168,9 @@ def test_over_http_a_cursor_leads_to_the_next_page(scene: Running) -> None:
             break
         parameters["cursor"] = page["next_cursor"]
     assert seen == sorted(node.node_id for node in nodes)
+    for path in ("nodes", "capacity", "prometheus-sd", "events"):
+        refused = reader.get(f"/openclaw/{path}?tag=")
+        assert problem(refused) == (400, "invalid-query")
     refused = reader.get("/openclaw/nodes?limit=many")
     assert problem(refused) == (400, "invalid-query")
     assert refused.json()["errors"][0]["field"] == "limit"

@@ -13,6 +13,7 @@ from openclaw_exporter.receiver.liveness import STATES
 from openclaw_exporter.receiver.publishing import AVAILABILITY
 from openclaw_exporter.receiver.query import DEFAULT_LIMIT, MAX_INTEGER, MAX_LIMIT, NodeView
 from openclaw_exporter.wire.answers import Recorded
+from openclaw_exporter.wire.fields import MAX_TAG_BYTES
 
 NODES: Final = "/openclaw/nodes"
 NODE: Final = "/openclaw/nodes/{node_id}"
@@ -119,7 +120,12 @@ class Operation(NamedTuple):
 
 
 _TEXT: Final = {"type": "string"}
-_TAG: Final = Parameter("tag", "Nodes that have this tag; given again: and that one too", _TEXT, repeats=True)
+_TAG: Final = Parameter(
+    "tag",
+    f"Nodes that have this tag, of 1 to {MAX_TAG_BYTES} bytes; given again: and that one too",
+    _TEXT,
+    repeats=True,
+)
 _NODE_ID: Final = Parameter(
     "node_id", "The node", {"type": "string", "format": "uuid"}, place="path", required=True
 )

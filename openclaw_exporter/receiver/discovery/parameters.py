@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
 from openclaw_exporter.receiver.refusals import query_refusal
+from openclaw_exporter.wire.fields import tag_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,3 +48,15 @@ def read_parameters(
         if len(values.get(name, ())) > 1:
             raise query_refusal(name, "given more than once")
     return values
+
+
+def read_tags(values: dict[str, list[str]]) -> frozenset[str]:
+    """Return the values of `tag`.
+
+    Raises:
+        RefusedError: 400: no node can have such a tag.
+    """
+    tags = frozenset(values.get("tag", ()))
+    for fault in filter(None, map(tag_fault, tags)):
+        raise query_refusal("tag", fault)
+    return tags

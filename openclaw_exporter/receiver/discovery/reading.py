@@ -26,7 +26,7 @@ from openclaw_exporter.receiver.discovery.operations import (
     NodeHistory,
     NodePage,
 )
-from openclaw_exporter.receiver.discovery.parameters import read_parameters
+from openclaw_exporter.receiver.discovery.parameters import read_parameters, read_tags
 from openclaw_exporter.receiver.discovery.streaming import FIELDS, stream
 from openclaw_exporter.receiver.discovery.targets import Suffixes, target_of
 from openclaw_exporter.receiver.liveness import LIVE
@@ -114,6 +114,7 @@ class Reading:
         events = frozenset(values.get("event", DEFAULT_EVENTS))
         if not events.issubset(ALL_EVENTS):
             raise query_refusal("event", f"must be one of {', '.join(ALL_EVENTS)}")
+        wanted = Filter(events, read_tags(values))
         if scope["method"] == "HEAD":
             return Answer(200, FIELDS, b"")
         if self._hub.closed:
@@ -121,7 +122,6 @@ class Reading:
         if len(self._hub) >= self._subscribers:
             detail = "there are as many readers of events as receiver.discovery.subscribers allows"
             raise RefusedError("shedding", detail, retry_after=_RETRY_SECONDS)
-        wanted = Filter(events, frozenset(values.get("tag", ())))
         last_id = next((value for name, value in scope["headers"] if name == _LAST_EVENT_ID), b"")
         place = last_id.decode("latin-1")
         return Stream(partial(stream, self._hub, wanted, place, scope[PROTOCOL_KEY], scope[MAY_READ_KEY]))
@@ -133,8 +133,7 @@ class Reading:
 
 
 def _tags(scope: Scope, path: str) -> frozenset[str]:
-    values = read_parameters(scope["query_string"], repeated=BY_PATH[path].repeated)
-    return frozenset(values.get("tag", ()))
+    return read_tags(read_parameters(scope["query_string"], repeated=BY_PATH[path].repeated))
 
 
 def _entry(row: KeyRow) -> HistoryEntry:
