@@ -173,14 +173,23 @@ class Front:
 
     def checks(self) -> Mapping[str, bool]:
         """Return what must be true for it to be of use, by name."""
-        return {"keys": self._is_open or self._keys.verifier is not None}
+        return {"keys": self._has_keys}
+
+    @property
+    def _has_keys(self) -> bool:
+        """Whether anybody's token can be verified; a receiver without tokens needs no keys."""
+        return self._is_open or self._keys.verifier is not None
 
     def tick(self, lag: float) -> None:
-        """Note whether somebody is turned away: nodes that find no free connection cannot be heard."""
+        """Note whether somebody is turned away.
+
+        Nodes that find no free connection cannot be heard, and nobody can before a key set was read.
+        """
         if self._crowded:
             self._crowded = self.listener.connections >= self._settings.limits.connections
         self._shedding.note_lag(lag)
-        if self._crowded or self._shedding.active or self.listener.has_turned_away():
+        away = self._crowded or not self._has_keys
+        if away or self._shedding.active or self.listener.has_turned_away():
             self._store.shed()
 
     lag = 0.0

@@ -35,6 +35,7 @@ _SOON: Final = 1.0
 
 _FETCH_TIMEOUT: Final = 5.0
 _MAX_BYTES: Final = 1 << 20
+_REMEDY: Final = "see receiver.tokens"
 
 
 class _Source(Protocol):
@@ -200,8 +201,11 @@ class FileKeys:
         try:
             document = self._path.read_bytes()
         except OSError as error:
-            raise UnreadableError(f"{self._path}: cannot be read: {error.strerror}") from None
-        self._use(document)
+            raise UnreadableError(f"{self._path}: cannot be read: {error.strerror}; {_REMEDY}") from None
+        try:
+            self._use(document)
+        except CredentialError as error:
+            raise CredentialError(f"{error}; {_REMEDY}") from None
 
     def _use(self, document: bytes) -> None:
         self.keys = KeySet.from_jwks(document, source=str(self._path))
@@ -270,7 +274,8 @@ class UrlKeys:
                 self._use(document)
         except CredentialError as error:
             cause = error.cause if isinstance(error, FetchError) else type(error).__name__
-            self._episodes.begin("jwks", cause, f"{self._url}: {error}; known keys stay in force")
+            meanwhile = "known keys stay in force" if self.keys else "no key is known yet, so all get 503"
+            self._episodes.begin("jwks", cause, f"{self._url}: {error}; {meanwhile}; {_REMEDY}")
             return False
         self._episodes.end("jwks", f"{self._url}: the key set can be fetched again")
         return changed
@@ -290,6 +295,9 @@ async def fetch_keys(url: str) -> bytes:
 
     try:
         return await _get(httpx.AsyncClient(timeout=_FETCH_TIMEOUT, trust_env=False), url)
+    except httpx.HTTPStatusError as error:
+        # Its own text has several lines, of which one advertises.
+        raise FetchError(type(error).__name__, f"it answered {error.response.status_code}") from None
     except (httpx.HTTPError, CredentialError, TimeoutError) as error:
         raise FetchError(type(error).__name__, str(error) or type(error).__name__) from error
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from receiver.scene import receiver_settings
+from receiver.scene import problem, receiver_settings, running
 
-from openclaw_exporter.errors import TokenError
+from openclaw_exporter.errors import CredentialError, TokenError
 from openclaw_exporter.receiver.keys import KeyRing
 from openclaw_exporter.wire.tokens import Minter, SigningKey
 from support.key_server import KeyServer
+from support.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,3 +124,44 @@ def test_a_thousand_at_once_wait_for_the_same_fetch(pki: Pki, tmp_path: Path, se
         await keys.close()
 
     asyncio.run(at_once())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_receiver_that_starts_without_the_key_server_expires_nobody_for_it(
+    pki: Pki, tmp_path: Path, server: KeyServer, workers: int
+) -> None:
+    settings = receiver_settings(pki, tmp_path, tokens={"jwks": server.url}, workers=workers)
+    with running(pki, settings) as scene:
+        node = scene.node()
+        assert node.beat().status_code == 200
+    server.document = None
+    with running(pki, settings) as scene:
+        assert problem(scene.node().beat()) == (503, "store-unavailable")
+        reader = scene.reader()
+
+        def expiry() -> datetime:
+            shown = reader.get(f"/openclaw/nodes/{node.node_id}").json()
+            assert shown["state"] == "up"
+            return datetime.fromisoformat(shown["expires_at"])
+
+        # Listening time stands still, so what is left of the node's life does not get less.
+        first = expiry()
+        wait_until(lambda: expiry() > first + timedelta(seconds=3), timeout=60, what="a later expiry")
+
+
+def test_what_is_wrong_with_a_key_set_is_told_in_one_line(
+    pki: Pki, tmp_path: Path, server: KeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.document = None
+    asyncio.run(ring(pki, tmp_path, server, Clock()).open())
+    (told,) = caplog.messages
+    assert told == (
+        f"{server.url}: it answered 503; no key is known yet, so all get 503; see receiver.tokens"
+    )
+    file = tmp_path / "keys.json"
+    settings = receiver_settings(pki, tmp_path, tokens={"jwks": str(file)}).tokens
+    with pytest.raises(CredentialError, match=r"^\S+keys.json: .*No such file.*; see receiver.tokens$"):
+        asyncio.run(KeyRing(settings, Clock()).open())
+    file.write_text("-----BEGIN PRIVATE KEY-----")
+    with pytest.raises(CredentialError, match=r"^\S+keys.json: not a strict JSON.*; see receiver.tokens$"):
+        asyncio.run(KeyRing(settings, Clock()).open())
