@@ -255,7 +255,10 @@ class ReceiverSettings:
 
     def __post_init__(self) -> None:
         if not self.min_interval <= self.default_interval <= self.max_interval:
-            message = "default_interval must lie between min_interval and max_interval"
+            message = (
+                f"default_interval is {self.default_interval}, and must lie between "
+                f"min_interval, {self.min_interval}, and max_interval, {self.max_interval}"
+            )
             raise ValueError(message)
         if self.limits.keep_alive <= self.max_interval:
             message = "limits.keep_alive must be longer than max_interval, or every beat costs a handshake"

@@ -19,7 +19,7 @@ from receiver.raw import Raw, head
 from receiver.scene import problem, receiver_settings, running
 
 from openclaw_exporter.cli.authority import node_uri, reader_uri
-from openclaw_exporter.errors import ConfigError, UserError
+from openclaw_exporter.errors import ConfigError, StateError, UserError
 from openclaw_exporter.plugin.options import describe, read_table
 from openclaw_exporter.receiver import server
 from openclaw_exporter.receiver.admin import ADMIN_CONNECTIONS
@@ -315,6 +315,14 @@ def test_an_unsafe_configuration_does_not_start(
     assert key in [problem.key for problem in refused.value.problems]
     assert "canary" not in str(refused.value)
     assert not (tmp_path / "registry.sqlite").exists()
+
+
+def test_a_registry_that_cannot_be_opened_is_named_with_its_key(pki: Pki, tmp_path: Path) -> None:
+    file = tmp_path / "missing" / "registry.sqlite"
+    with pytest.raises(StateError) as refused:
+        Receiver(receiver_settings(pki, tmp_path, store=StoreSettings(url=f"sqlite:///{file}"))).start()
+    reason = "the registry cannot be opened: No such file or directory"
+    assert str(refused.value) == f"{file}: {reason}; see receiver.store.url"
 
 
 def test_all_that_is_unsafe_is_named_at_once() -> None:

@@ -392,4 +392,5 @@ def _stranger_row(row: KeyRow) -> tuple[object, ...]:
 def _explain(path: Path, error: Exception) -> str:
     if "locked" in str(error):
         return f"{path}: another receiver uses this registry; stop it, or {_REMEDY}"
-    return f"{path}: the registry cannot be opened: {error}; see receiver.store.url"
+    reason = error.strerror if isinstance(error, OSError) else error
+    return f"{path}: the registry cannot be opened: {reason}; see receiver.store.url"
