@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from openclaw_exporter.errors import IdentityError
+from openclaw_exporter.receiver.forms import Forms
 from openclaw_exporter.wire.tokens import Verifier
 
 if TYPE_CHECKING:
@@ -94,15 +95,17 @@ class Connection(Speaker):
 
     Attributes:
         extensions: Of an ASGI scope.
+        forms: Of the heads that come over it, where it is a proxy's.
         heartbeat: The last one of the connection's own node; the next one differs in little.
     """
 
-    __slots__ = ("_is_proxy", "_shown", "_trust", "extensions", "heartbeat")
+    __slots__ = ("_is_proxy", "_shown", "_trust", "extensions", "forms", "heartbeat")
 
     def __init__(self, transport: asyncio.BaseTransport, trust: Trust | None) -> None:
         super().__init__()
         self._trust = trust
         self.heartbeat: Heartbeat | None = None
+        self.forms: Forms | None = None
         self._is_proxy = False
         self._shown: PeerCertificate | None = None
         tls = transport.get_extra_info("ssl_object")
@@ -116,6 +119,8 @@ class Connection(Speaker):
         except IdentityError as error:
             self._error = error
             return
+        if self._is_proxy:
+            self.forms = Forms(trust)
         # A resumed TLS session is not verified again.
         if peer.not_after <= time.time():
             self._error = IdentityError("identity-certificate", "the client certificate has expired")
@@ -135,7 +140,7 @@ class Connection(Speaker):
         if not self._is_proxy or self._trust is None:
             return self
         self.identify()
-        return self._trust.forwarded(head.fields)
+        return head.speaker or self._trust.forwarded(head.fields)
 
     def recheck(self, verifier: Verifier | None) -> bool:
         """Look again after the deny list or the keys have changed.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from openclaw_exporter.receiver.intake import Order
+    from openclaw_exporter.receiver.trust import Forwarded
 
 Field = tuple[bytes, bytes]
 
@@ -125,6 +126,7 @@ class Head:
         formed: The fields that count, once `Intake` has found no fault in their form.
         order: What it has read of them, but for the sequence.
         size: How many bytes it has in its usual form, but for the values that vary.
+        speaker: Whose it is, where that was found out before it was looked at.
         stencil: Recognizes the next request by its bytes, once one has followed.
     """
 
@@ -139,6 +141,8 @@ class Head:
         "size",
         "stencil",
     )
+
+    speaker: Forwarded | None = None
 
     def __init__(self, fields: Iterable[Field]) -> None:
         self._fields = list(fields)

@@ -103,19 +103,28 @@ class HotProtocol(HttpProtocol):
 
     def data_received(self, data: bytes | memoryview) -> None:
         """Take what has arrived: without the parser where it has read all but two numbers of it before."""
-        head = self._head
         is_new = not self._bytes and self._is_idle()
-        if is_new and head is not None and head.stencil is not None and not self.flow.write_paused:
+        if is_new and self._head is not None and not self.flow.write_paused:
             request = bytes(data)
-            found = head.stencil.fits(request)
-            if found is not None and found[2] <= self._limits.header_bytes:
-                self._take(head, request, *found)
+            found = self._recognize(self._head, request)
+            if found is not None and found[3] <= self._limits.header_bytes:
+                self._take(request, *found)
                 return
         super().data_received(data)
         if is_new and not self._is_refused and (head := self._head) is not None:
             head.learn(data)
+            if self._connection is not None and self._connection.forms is not None:
+                self._connection.forms.learn(data, head)
 
-    def _take(self, head: Head, request: bytes, length: bytes, sequence: bytes, body_at: int) -> None:
+    def _recognize(self, head: Head, request: bytes) -> tuple[Head, bytes, bytes, int] | None:
+        """Return what is known of a request by its bytes; see `Forms.find`."""
+        if head.stencil is not None:
+            found = head.stencil.fits(request)
+            return None if found is None else (head, *found)
+        forms = cast("Connection", self._connection).forms
+        return None if forms is None else forms.find(request)
+
+    def _take(self, request: bytes, head: Head, length: bytes, sequence: bytes, body_at: int) -> None:
         """Decide on a heartbeat whose head is known."""
         head.vary(length, sequence)
         hot = HotCycle(self, head)

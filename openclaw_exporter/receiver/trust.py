@@ -147,6 +147,30 @@ class Trust:
             raise IdentityError("identity-missing", f"the proxy forwarded no {CLIENT_CERT}")
         return self._recall(certificate, chain)
 
+    def recall(self, certificate: bytes, authorization: bytes) -> Forwarded | None:
+        """Return whom a trusted proxy forwards where nothing of it has to be looked at.
+
+        Args:
+            certificate: The value of `Client-Cert`, to the letter.
+            authorization: The value of `Authorization`.
+
+        Returns:
+            None where the certificate has to be looked at, or where it was not this token that was verified
+            with it last.
+        """
+        known = self._forwarded.get(sha256(certificate).digest()[:_DIGEST_BYTES])
+        if (
+            known is None
+            or known.authorities is not self._authorities
+            or known.denials != self._denials
+            or known.verdict is None
+            or known.verdict.authorization != known.token_key(authorization)
+            or known.identify().not_after <= time.time()
+        ):
+            return None
+        known.was_heard = True
+        return known
+
     def _recall(self, certificate: bytes, chain: list[bytes]) -> Forwarded:
         now = time.time()
         key = sha256(certificate).digest()[:_DIGEST_BYTES]
