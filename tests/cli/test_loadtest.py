@@ -188,6 +188,8 @@ def test_a_process_that_is_killed_ends_it_with_a_report_that_names_it(
         (("--endpoint", "http://127.0.0.1"), "is no https URL"),
         (("--endpoint", "https://["), "is no https URL"),
         (("--nodes", "2", "--processes", "3"), "is more than --nodes 2"),
+        (("--for", "5", "--ramp", "5"), "--ramp 5 is not shorter than --for 5"),
+        (("--for", "10", "--partition", "50", "7"), "7 s are more than the 6 that are left of --for 10"),
         (("--endpoint", "https://127.0.0.1:1"), "the receiver cannot be tested: "),
     ],
 )
@@ -312,6 +314,7 @@ def test_tallies_add_up_and_faults_are_named(made: PkiDirectory) -> None:
     nothing = Report(plan_of(made), Tally(), 1.0, None, None)
     assert nothing.faults() == ["nothing was accepted"]
     assert nothing.document()["latency_ms"]["p99"] is None
+    assert "  latency         unknown" in nothing.lines()
     assert nothing.document()["receiver_cpu_seconds"] is None
 
 

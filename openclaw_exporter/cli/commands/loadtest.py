@@ -102,7 +102,7 @@ def command(
 
     Only a receiver on this machine is tested, unless one says twice that another one is meant.
     """
-    from openclaw_exporter.cli.load.plan import Plan, check_target  # noqa: PLC0415 - with all that they import
+    from openclaw_exporter.cli.load.plan import Plan, check_target, check_times  # noqa: PLC0415 - with all that they import
     from openclaw_exporter.cli.load.run import Progress, run  # noqa: PLC0415
     from openclaw_exporter.cli.pki_files import PkiDirectory  # noqa: PLC0415
 
@@ -128,6 +128,7 @@ def command(
         sign=sign,
         processes=processes,
     )
+    check_times(plan)
     with Progress(seconds) as progress:
         report = run(plan, made, pid=pid, progress=progress)
     if as_json:

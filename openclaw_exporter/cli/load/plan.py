@@ -12,6 +12,8 @@ from openclaw_exporter.errors import UserError
 from openclaw_exporter.wire.loopback import is_loopback
 
 TAG: Final = "loadtest"
+CUT_FROM: Final = 0.4
+"""The share of the time after which a partition begins."""
 _OTHER_FILES: Final = 200
 """Open files of a worker beside its nodes' connections, and some room."""
 
@@ -88,6 +90,22 @@ def check_target(endpoint: str, *, remote: bool, target: str) -> None:
         raise UserError(
             f"{host} is not this machine, and a load test can bring a receiver down. If it is yours and "
             f"you mean it, say so twice: --remote --target {host}"
+        )
+
+
+def check_times(plan: Plan) -> None:
+    """Check that what is to happen has its time.
+
+    Raises:
+        UserError: The ramp or the partition would outlast the load test.
+    """
+    if plan.ramp >= plan.seconds:
+        raise UserError(f"--ramp {plan.ramp:g} is not shorter than --for {plan.seconds:g}")
+    left = (1 - CUT_FROM) * plan.seconds
+    if plan.partition and plan.partition_seconds > left:
+        raise UserError(
+            f"--partition: {plan.partition_seconds:g} s are more than the {left:g} that are left of "
+            f"--for {plan.seconds:g} when it begins"
         )
 
 

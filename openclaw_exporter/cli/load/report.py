@@ -102,13 +102,14 @@ class Report:
         tally, plan = self.tally, self.plan
         rate = plan.nodes / plan.interval
         kept = "kept connections" if plan.keep_alive else "a new connection each time"
+        percentiles = {percent: _ms(tally.latencies.percentile(percent)) for percent in PERCENTILES}
         latency = ", ".join(
-            f"p{percent:g} {_ms(tally.latencies.percentile(percent))} ms" for percent in PERCENTILES
+            f"p{percent:g} {found} ms" for percent, found in percentiles.items() if found is not None
         )
         found = [
             f"{plan.nodes} nodes at {plan.interval} s ({rate:.1f} a second) for {self.seconds:.0f} s, {kept}",
             f"  requests        {tally.sent}: " + _listed(tally.accepted | tally.refused | tally.unanswered),
-            f"  latency         {latency}",
+            f"  latency         {latency or 'unknown'}",
             f"  lost            {tally.lost} of {tally.checked} acknowledged; {tally.twice} stored twice",
             f"  expiries        {tally.expiries}, of them false {tally.false_expiries}",
             f"  left over       {tally.waiting} heartbeats waiting, {tally.dropped} given up",

@@ -15,6 +15,7 @@ from uuid import UUID
 from openclaw_exporter.cli.authority import Authority, node_uri, reader_uri
 from openclaw_exporter.cli.driving import Driver
 from openclaw_exporter.cli.load.node import Book, LoadNode
+from openclaw_exporter.cli.load.plan import CUT_FROM
 from openclaw_exporter.cli.load.stopping import Stop
 from openclaw_exporter.cli.load.tally import Tally
 from openclaw_exporter.cli.pki_files import PkiDirectory
@@ -34,8 +35,6 @@ _MOST_CHECKED: Final = 1000
 """Nodes whose history is compared at the end."""
 _HISTORY_MS: Final = 50 * 60 * 1000
 """The receiver keeps an hour of it."""
-_CUT_FROM: Final = 0.4
-"""The share of the time after which a partition begins."""
 _STOP_SECONDS: Final = 2.0
 _ROUNDING: Final = 0.05
 """Seconds: the API's times are whole milliseconds, and listening time is another clock."""
@@ -142,7 +141,7 @@ class Worker:
         )
 
     def _cut(self, passed: float) -> None:
-        begins = _CUT_FROM * self._plan.seconds
+        begins = CUT_FROM * self._plan.seconds
         is_cut = begins <= passed < begins + self._plan.partition_seconds
         for node in self._nodes[: round(len(self._nodes) * self._plan.partition / 100)]:
             node.wire.is_cut = is_cut
