@@ -68,18 +68,18 @@ def running() -> Iterator[Running]:
     running = Running()
     yield running
     running.collection.cancel()
-    assert running.collection.join(30) == ()
+    assert running.collection.join(120) == ()
 
 
 def test_a_good_collector(running: Running) -> None:
     running.collection.replace([loaded("good", lambda: [Uptime(time.monotonic()), Capacity("workers", 3)])])
-    assert running.collection.wait_for_first(30)
+    assert running.collection.wait_for_first(120)
     first = running.board.read()
     assert first.capacity == {"workers": 3}
     wait_until(lambda: running.board.read().uptime != first.uptime)
     state = running.state("good")
     assert state.healthy
-    assert state.last_success == pytest.approx(time.time(), abs=5)
+    assert state.last_success == pytest.approx(time.time(), abs=60)
     assert state.errors == {}
     assert state.error_type is None
     assert state.series == 2
@@ -93,10 +93,10 @@ def test_a_hung_one_is_given_up_at_its_deadline_and_skipped_until_it_ends(
 
     def collect() -> list[Any]:
         if hang.is_set():
-            go_on.wait(30)
+            go_on.wait(120)
         return [QueueDepth("tasks", 7)]
 
-    hanging = loaded("hanging", collect, interval=0.1, deadline=1.0)
+    hanging = loaded("hanging", collect, interval=0.1, deadline=3.0)
     other = loaded("other", lambda: [Uptime(time.monotonic())])
     running.collection.replace([hanging, other])
     wait_until(lambda: running.board.read().queues)
@@ -118,7 +118,7 @@ def test_a_hung_one_is_given_up_at_its_deadline_and_skipped_until_it_ends(
     assert running.board.read().queues["tasks"].depth == 7
     wait_until(lambda: "collects again" in log.getvalue())
     failed = [line for line in log.getvalue().splitlines() if "hanging failed" in line]
-    assert failed == ["collector test/hanging failed: did not end within its deadline of 1 s"]
+    assert failed == ["collector test/hanging failed: did not end within its deadline of 3 s"]
 
 
 def test_what_a_late_run_yields_is_thrown_away(running: Running) -> None:
@@ -126,14 +126,14 @@ def test_what_a_late_run_yields_is_thrown_away(running: Running) -> None:
     ended = threading.Event()
 
     def collect() -> Iterator[Any]:
-        release.wait(30)
+        release.wait(120)
         yield Capacity("workers", 1)
         ended.set()
 
     running.collection.replace([loaded("late", collect, interval=60, deadline=0.05)])
     wait_until(lambda: running.state("late").error_type == "deadline")
     release.set()
-    assert ended.wait(30)
+    assert ended.wait(120)
     wait_until(lambda: not running.collection.running)
     assert running.board.read().capacity == {}
     assert not running.state("late").healthy
@@ -244,12 +244,12 @@ def test_replacing_keeps_what_is_unchanged_and_ends_what_is_gone(running: Runnin
     kept = loaded("kept", lambda: [Uptime(1.0)])
     gone = loaded("gone", lambda: [Capacity("workers", 1)])
     running.collection.replace([kept, gone])
-    assert running.collection.wait_for_first(30)
+    assert running.collection.wait_for_first(120)
     runs = kept.collector.runs  # type: ignore[attr-defined]
     fresh = loaded("fresh", lambda: [QueueDepth("tasks", 1)])
     running.collection.replace([kept, fresh])
     assert running.board.read().capacity == {}
-    assert gone.collector.closed.wait(30)  # type: ignore[attr-defined]
+    assert gone.collector.closed.wait(120)  # type: ignore[attr-defined]
     assert not kept.collector.closed.is_set()  # type: ignore[attr-defined]
     wait_until(lambda: running.board.read().queues)
     wait_until(lambda: kept.collector.runs > runs)  # type: ignore[attr-defined]
@@ -263,9 +263,9 @@ def test_collectors_of_one_interval_run_at_the_same_moments(running: Running) ->
         loaded(name, lambda: [Uptime(1.0)], interval=interval) for name, interval in (("a", 60), ("b", 20))
     ]
     running.collection.replace(ones)
-    assert running.collection.wait_for_first(30)
+    assert running.collection.wait_for_first(120)
     running.collection.add([loaded("c", lambda: [Uptime(1.0)], interval=60)])  # at another moment
-    assert running.collection.wait_for_first(30)
+    assert running.collection.wait_for_first(120)
     due = {worker.loaded.name: worker._due for worker in running.collection._workers.values()}
     assert due["a"] == due["c"]
     apart = (due["a"] - due["b"]) / 20
@@ -277,17 +277,17 @@ def test_the_end_waits_for_no_collector() -> None:
     release = threading.Event()
 
     def collect() -> list[Any]:
-        release.wait(60)
+        release.wait(120)
         return []
 
-    hung = loaded("hung", collect, interval=60, deadline=30)
+    hung = loaded("hung", collect, interval=120, deadline=120)
     running.collection.replace([hung])
     wait_until(lambda: running.collection.running)
     assert not running.collection.wait_for_first(0.01)
     running.collection.cancel()
     assert running.collection.join(0.05) == (hung,)
     release.set()
-    assert running.collection.join(30) == ()
+    assert running.collection.join(120) == ()
     assert running.board.read().collectors[0].error_type is None
     running.collection.replace([])
     assert running.collection.loaded == (hung,)
@@ -305,7 +305,7 @@ def test_a_fault_of_our_own_ends_no_thread(
             loaded("late", lambda: [time.sleep(0.3)], deadline=0.1),
         ]
     )
-    assert running.collection.wait_for_first(30)
+    assert running.collection.wait_for_first(120)
     monkeypatch.setattr(running.board, "put", fail)
     wait_until(lambda: "its result could not be taken (ArithmeticError" in log.getvalue())
     wait_until(lambda: "late could not be attended to (ArithmeticError" in log.getvalue())
@@ -323,7 +323,7 @@ def test_a_close_that_raises_costs_one_line(running: Running, log: io.StringIO) 
 
     item.collector.close = close  # type: ignore[attr-defined]
     running.collection.replace([item])
-    assert running.collection.wait_for_first(30)
+    assert running.collection.wait_for_first(120)
     running.collection.replace([])
     wait_until(lambda: "RuntimeError: cannot close" in log.getvalue())
 
@@ -344,10 +344,10 @@ def test_a_plugin_that_cannot_be_loaded_is_on_the_board_until_it_can(running: Ru
 def test_one_whose_close_does_not_end_is_among_those_left_behind(running: Running) -> None:
     go_on = threading.Event()
     closing = loaded("closing", lambda: [Uptime(1.0)])
-    closing.collector.close = lambda: go_on.wait(30)  # type: ignore[attr-defined]
+    closing.collector.close = lambda: go_on.wait(120)  # type: ignore[attr-defined]
     running.collection.replace([closing, loaded("other", lambda: [Capacity("workers", 1)])])
     wait_until(lambda: running.state("closing").healthy and running.state("other").healthy)
     running.collection.cancel()
     assert running.collection.join(0.5) == (closing,)
     go_on.set()
-    assert running.collection.join(30) == ()
+    assert running.collection.join(120) == ()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.agent.agent import Agent
 
-SETTINGS = CollectionSettings(interval=7.0, deadline=3.0, process=ProcessSettings(start_deadline=30.0))
+SETTINGS = CollectionSettings(interval=7.0, deadline=3.0, process=ProcessSettings(start_deadline=120.0))
 TABLE = {"isolation": "process"}
 TWO = """
 class C:
@@ -73,10 +73,10 @@ def test_the_collectors_are_known_and_run_and_the_module_is_not_imported(factory
     collection.start()
     collection.add([one])
     try:
-        wait_until(lambda: board.read().uptime is not None, timeout=30)
+        wait_until(lambda: board.read().uptime is not None)
     finally:
         collection.cancel()
-        collection.join(10.0)
+        collection.join(60.0)
 
 
 @pytest.mark.parametrize(
@@ -114,11 +114,10 @@ def test_an_agent_survives_a_crash_at_import(factory: Factory, start: Callable[.
     factory.write("crash", "ctypes.string_at(0)", footer="")
     factory.write("good", GOOD)
     agent = start(plugins={**BUNDLED_OFF, "crash": TABLE, "good": {}})
-    wait_until(lambda: agent.board.read().uptime == 5.0, timeout=30)
+    wait_until(lambda: agent.board.read().uptime == 5.0)
     wait_until(
         lambda: (
             [state.errors for state in agent.board.read().collectors if state.plugin == "crash"]
             == [{"load": 1}]
         ),
-        timeout=30,
     )

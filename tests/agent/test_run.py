@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from support.pki import Pki
 
-END_SECONDS = 60.0
+END_SECONDS = 180.0
 """Whoever hangs does so for an hour."""
 COMMAND = (sys.executable, "-c", "from openclaw_exporter.cli import main; main()", "agent", "--config")
 CONFIG = """
@@ -142,7 +142,7 @@ class Systemd:
 
     def wait_for(self, state: str) -> None:
         """Read states until one begins like this."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not self.next().startswith(state):
             assert time.monotonic() < deadline, self.states
 
