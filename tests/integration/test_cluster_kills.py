@@ -156,7 +156,6 @@ def test_the_whole_redis_goes_away_and_comes_back(cluster: RedisCluster, pki: Pk
         gone = time.monotonic()
         wait_until(
             lambda: any("503" in node.answers for node in site.swarm.nodes),
-            timeout=60,
             what="a heartbeat's 503",
         )
         time.sleep(max(0.0, AWAY - (time.monotonic() - gone)))
@@ -182,23 +181,25 @@ def tell(site: Site, what: str, moments: list[float]) -> None:
     for node in site.swarm.nodes:
         answers.update(node.answers)
     accepted = sum(len(node.accepted) for node in site.swarm.nodes)
+    print(
+        f"\n{what}: {accepted} heartbeats accepted, otherwise {dict(answers)}; "
+        f"events {dict(Counter(event.event for event in site.watch.events))}"
+    )
+    if not delays:  # too few died for one after which nothing else did
+        return
     in_time = sum(delay <= SHORTEST for delay in delays)
     print(
-        f"\n{what}: {accepted} heartbeats accepted, otherwise {dict(answers)}; heard again after a fail-over "
-        f"within {SHORTEST} s, the shortest interval by default: {in_time} of {len(delays)}, "
-        f"median {statistics.median(delays):.1f} s, p99 {delays[int(0.99 * len(delays))]:.1f} s, "
-        f"most {delays[-1]:.1f} s; "
-        f"events {dict(Counter(event.event for event in site.watch.events))}"
+        f"heard again after a fail-over within {SHORTEST} s, the shortest interval by default: "
+        f"{in_time} of {len(delays)}, median {statistics.median(delays):.1f} s, "
+        f"p99 {delays[int(0.99 * len(delays))]:.1f} s, most {delays[-1]:.1f} s"
     )
 
 
 def check(site: Site, names: set[str], deaths: Counter[str]) -> None:
     """Compare what every receiver knows, what the log says and what was counted with what was done."""
     for receiver in site.receivers:
-        nodes = site.nodes(receiver)
-        assert nodes.keys() == names
-        assert {node.state for node in nodes.values()} <= {"up", "late"}
-    known = list(site.watch.events)
+        assert site.nodes(receiver).keys() == names
+    known = wait_until(lambda: at_rest(site), what="a log and counts that agree, and everybody alive")
     told = [shown(event) for event in known]
     happened = Counter(told)
     expired = Counter({node: count for (event, node), count in happened.items() if event == "expired"})
@@ -217,8 +218,19 @@ def check(site: Site, names: set[str], deaths: Counter[str]) -> None:
     assert {event for event, _ in told} <= {"registered", *DUE}
     for receiver in site.receivers:
         assert [shown(event) for event in site.log(receiver, known)] == told
-    assert site.counted("expired") == expired.total()
-    assert site.counted("returned") == expired.total()
+
+
+def at_rest(site: Site) -> list[NodeEvent] | None:
+    """Return all events at a moment at which everybody is alive and each is counted once; None at others.
+
+    On a crowded machine a node may expire and return meanwhile; an event that is counted twice stays so.
+    """
+    known = list(site.watch.events)
+    told = Counter(event.event for event in known)
+    states = {node.state for receiver in site.receivers for node in site.nodes(receiver).values()}
+    counted = [site.counted(event) for event in ("expired", "returned")]
+    is_whole = counted == [told["expired"], told["returned"]] and told["expired"] == told["returned"]
+    return known if is_whole and states <= {"up", "late"} else None
 
 
 def shown(event: NodeEvent) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from support.command import Command, ReceiverCommand, openclaw_tables, samples
 from support.nodes import mutual_tls_client
 from support.otlp import OtlpCollector
 from support.ports import free_port
+from support.sse import Events
 from support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
 class Swarm:
     """One agent with its receiver and OTLP collector, beside a Redis."""
 
-    def __init__(self, directory: Path, pki: Pki, redis: RedisServer, otlp: OtlpCollector) -> None:
+    def __init__(
+        self, directory: Path, pki: Pki, redis: RedisServer, otlp: OtlpCollector, *, interval: int = 1
+    ) -> None:
         self.node_id = str(uuid4())
         self.redis = redis
         self.otlp = otlp
         self.port = free_port()
         self.receiver = ReceiverCommand(directory, pki, extra="min_interval = 1")
-        tables = openclaw_tables(pki, self.node_id, self.receiver.url, directory / "state", interval=1)
+        tables = openclaw_tables(pki, self.node_id, self.receiver.url, directory / "state", interval=interval)
         config = directory / "agent.toml"
         config.write_text(
             f"""
@@ -90,7 +93,7 @@ judge = ["{queues.STREAM}"]
 
     def prometheus(self) -> dict[str, float]:
         """Scrape the agent."""
-        return samples(httpx.get(f"http://127.0.0.1:{self.port}/metrics", trust_env=False).text)
+        return samples(httpx.get(f"http://127.0.0.1:{self.port}/metrics", trust_env=False, timeout=60).text)
 
     def depths(self) -> list[dict[str, float]]:
         """Return topic → depth as the heartbeat, Prometheus and OTLP have it."""
@@ -117,9 +120,11 @@ judge = ["{queues.STREAM}"]
 
 
 @pytest.fixture
-def swarm(tmp_path: Path, pki: Pki, redis_server: RedisServer) -> Iterator[Swarm]:
+def swarm(
+    tmp_path: Path, pki: Pki, redis_server: RedisServer, request: pytest.FixtureRequest
+) -> Iterator[Swarm]:
     with OtlpCollector() as otlp:
-        swarm = Swarm(tmp_path, pki, redis_server, otlp)
+        swarm = Swarm(tmp_path, pki, redis_server, otlp, interval=getattr(request, "param", 1))
         try:
             yield swarm
         finally:
@@ -149,23 +154,26 @@ def test_a_stopped_redis_is_unknown_and_not_zero_and_comes_back(swarm: Swarm) ->
     swarm.agree_on(worker=2, planner=2, judge=2)
     swarm.redis.stop()
     swarm.agree_on()
-    assert swarm.healthy()["queues"] == 0
-    assert swarm.healthy()["workers"] == 1
+    wait_until(lambda: swarm.healthy() == {"queues": 0, "workers": 1}, what="the queues' health alone")
     swarm.redis.start()
     queues.run(swarm.redis.url, "fill", 1, 1, 1)
     swarm.agree_on(worker=1, planner=1, judge=1)
-    assert swarm.healthy()["queues"] == 1
+    wait_until(lambda: swarm.healthy() == {"queues": 1, "workers": 1}, what="health")
     lines = swarm.agent.text().splitlines()
     named = [line for line in lines if "queues" in line and "warning" in line.lower()]
     assert len(named) == 1, "each cause is logged once"
 
 
+@pytest.mark.parametrize("swarm", [8], indirect=True)  # so that it is not silent for too long before
 def test_sigterm_tells_the_registry_that_the_node_is_draining(swarm: Swarm) -> None:
     swarm.start()
     assert swarm.api.get(swarm.node_id).json()["state"] == "up"
-    assert swarm.agent.stop() == 0
-    assert swarm.api.get(swarm.node_id).json()["state"] == "draining"
-    wait_until(lambda: swarm.api.get(swarm.node_id).json()["state"] == "offline", what="offline")
+    with swarm.api.stream("GET", f"{swarm.receiver.url}/openclaw/events") as response:
+        events = Events(response)
+        assert swarm.agent.stop() == 0
+        told = [(message.event, message.data["node"]["state"]) for message in events.take(2)]
+    assert told == [("draining", "draining"), ("offline", "offline")]
+    assert swarm.api.get(swarm.node_id).json()["state"] == "offline"
     assert not [n for n, v in swarm.receiver.metrics().items() if "node_expired_total" in n and v > 0]
 
 
