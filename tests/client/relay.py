@@ -36,7 +36,7 @@ class Relay:
     def __exit__(self, *_exception: object) -> None:
         self._stopping.set()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         self._listener.close()
 
     def go_dark(self) -> None:
@@ -58,13 +58,13 @@ class Relay:
     def _forward(self, near: socket.socket, number: int) -> None:
         with near, socket.create_connection(("127.0.0.1", self._target)) as far:
             if self._proxy:
-                near.settimeout(5)
+                near.settimeout(60)
                 self.requests.append(near.recv(4096))
                 near.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             other = threading.Thread(target=self._pump, args=(far, near, number), daemon=True)
             other.start()
             self._pump(near, far, number)
-            other.join(10)
+            other.join(60)
 
     def _pump(self, source: socket.socket, sink: socket.socket, number: int) -> None:
         source.settimeout(0.05)

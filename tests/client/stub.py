@@ -89,7 +89,7 @@ class StubReceiver:
         self._closing.set()
         self.cut_all()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         self._listener.close()
 
     def cut_all(self) -> None:
@@ -117,7 +117,7 @@ class StubReceiver:
             self._start(self._serve, plain, self.connections)
 
     def _serve(self, plain: socket.socket, number: int) -> None:
-        plain.settimeout(20)
+        plain.settimeout(120)
         secured = plain
         self._open.add(plain)
         try:

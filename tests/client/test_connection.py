@@ -106,7 +106,7 @@ def test_a_black_holed_connection_is_replaced(
 ) -> None:
     with Relay(stub.port) as relay:
         publisher = publish(
-            endpoint=f"https://localhost:{relay.port}", clock=skipping, timeout=1.0, connect_timeout=5.0
+            endpoint=f"https://localhost:{relay.port}", clock=skipping, timeout=5.0, connect_timeout=20.0
         )
         publisher.tick()
         relay.go_dark()
@@ -262,11 +262,11 @@ def test_name_servers_that_do_not_answer_hold_nothing_up(
     def slow(*arguments: object, **options: object) -> object:
         if arguments[0] == b"localhost":
             lookups.append(arguments)
-            answered.wait(20)
+            answered.wait(120)
         return real(*arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    publisher = publish(endpoint=stub.url, clock=skipping, connect_timeout=1.0)
+    publisher = publish(endpoint=stub.url, clock=skipping, connect_timeout=4.0)
     for _ in range(3):
         publisher.tick()
         assert publisher.last_result is not None
@@ -298,7 +298,7 @@ def test_an_address_that_drops_everything_leaves_the_others_their_share(
             "getaddrinfo",
             lambda host, *rest, **more: both if host == b"localhost" else real(host, *rest, **more),
         )
-        publisher = publish(endpoint=stub.url, connect_timeout=3.0)
+        publisher = publish(endpoint=stub.url, connect_timeout=12.0)
         publisher.tick()
         for filler in fillers:
             filler.close()

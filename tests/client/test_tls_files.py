@@ -117,20 +117,22 @@ def test_torn_writes_cost_no_publish(
             turn += 1
             stopping.wait(0.02)
 
+    def bindings() -> set[str]:
+        return {binding(seen) for seen in stub.seen}
+
     clock = SkippingClock()
     publisher = publish(endpoint=stub.url, clock=clock)
     thread = threading.Thread(target=rotator)
     thread.start()
     try:
-        for _ in range(150):
+        while publisher.stats.success < 150 or (len(bindings()) < 2 and publisher.stats.success < 5000):
             publisher.tick()
             clock.skipped += 60
+            assert publisher.stats.failure == 0
     finally:
         stopping.set()
         thread.join()
-    assert publisher.stats.failure == 0
-    assert publisher.stats.success == 150
-    assert len({binding(seen) for seen in stub.seen}) > 1
+    assert len(bindings()) > 1
 
 
 def test_another_nodes_certificate_never_takes_over(
@@ -382,7 +384,7 @@ def test_a_receiver_of_another_authority_is_not_trusted(
 
 def clock_free_ticks(publisher: Publisher) -> None:
     """Tick until the retry that full jitter put off by less than a second has gone out."""
-    ends = time.monotonic() + 5
+    ends = time.monotonic() + 60
     while publisher.stats.success == 0 and time.monotonic() < ends:
         time.sleep(max(0.0, min(publisher.tick() - time.monotonic(), 0.2)))
 

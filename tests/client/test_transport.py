@@ -177,9 +177,18 @@ def test_an_exchange_that_another_thread_cuts_fails_at_once(peers: list[Peer]) -
     peers.append(peer := Peer())
     deaf = socket.create_server(("127.0.0.1", 0))
     transport = KeptTransport(f"http://127.0.0.1:{deaf.getsockname()[1]}", None, keep=600)
-    threading.Timer(0.3, transport.network.abort).start()
+
+    def cut() -> None:
+        asking, _ = deaf.accept()
+        with asking:
+            asking.recv(1)
+            transport.network.abort()
+
+    cutting = threading.Thread(target=cut)
+    cutting.start()
     with pytest.raises(BrokenError):
         asked(transport)
+    cutting.join()
     assert transport.network.aborted
     transport.close()
     deaf.close()
