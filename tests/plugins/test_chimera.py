@@ -245,10 +245,10 @@ def test_a_redis_that_is_away_is_unknown_and_comes_back_without_a_restart(bench:
 
 
 def test_a_redis_that_does_not_answer_is_given_up(bench: Bench) -> None:
-    queues = bench.queues(queues={"worker": ["task_queue"]}, socket_timeout=0.1)
+    queues = bench.queues(queues={"worker": ["task_queue"]}, socket_timeout=2.0)
     assert depths(queues) == {"worker": 0}
     bench.client.execute_command("CLIENT", "PAUSE", "60000", "ALL")
-    with pytest.raises(TimeoutError, match=r"gave no answer within 0\.1 s"):
+    with pytest.raises(TimeoutError, match=r"gave no answer within 2 s"):
         queues.collect()
 
 

@@ -200,7 +200,7 @@ def test_a_library_without_a_driver_is_absent_only_without_a_sign_of_a_gpu(
 
 def scraped(port: int) -> str:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+        return httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=60).text
     except httpx.TransportError:
         return ""
 
@@ -252,11 +252,13 @@ def test_a_driver_call_that_hangs_or_crashes_costs_the_gpus_alone(agent: tuple[i
     """The GPUs are unknown, their collector is named, and every other one goes on."""
     port, command = agent
     failed = r'^openclaw_collector_errors_total{.*openclaw_collector="gpus".*} [1-9]'
-    text = wait_until(
-        lambda: found if re.search(failed, found := scraped(port), re.MULTILINE) else "",
-        what="an error of the GPUs' collector",
-    )
-    assert [healthy(text, name) for name in ("gpus", "host", "filesystem")] == ["0.0", "1.0", "1.0"]
+
+    def without_gpus() -> str:
+        found = scraped(port)
+        states = [healthy(found, name) for name in ("gpus", "host", "filesystem")]
+        return found if re.search(failed, found, re.MULTILINE) and states == ["0.0", "1.0", "1.0"] else ""
+
+    text = wait_until(without_gpus, what="an error of the GPUs' collector, and none of the others")
     assert "hw_" not in text
     assert 'openclaw_resource="gpus"' not in text
     before = cpu_seconds(text)

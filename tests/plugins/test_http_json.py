@@ -423,14 +423,14 @@ def test_a_kept_connection_that_the_server_closed_costs_nothing(site: Site, brow
 def test_a_slow_or_silent_server_is_given_up_and_comes_back(site: Site, browser: Browser) -> None:
     site.says({"n": 1})
     with DelayProxy(site.server_port) as proxy:
-        page = browser.page(f"http://127.0.0.1:{proxy.port}/status", queue_depth={"a": "/n"}, timeout=0.2)
+        page = browser.page(f"http://127.0.0.1:{proxy.port}/status", queue_depth={"a": "/n"}, timeout=2.0)
         assert known(page) == (QueueDepth("a", 1),)
         proxy.delay = 5
-        with pytest.raises(TimeoutError, match=r"gave no answer within 0\.2 s"):
+        with pytest.raises(TimeoutError, match=r"gave no answer within 2 s"):
             page.collect()
         proxy.delay = 0
         proxy.freeze()
-        with pytest.raises(TimeoutError, match=r"gave no answer within 0\.2 s"):
+        with pytest.raises(TimeoutError, match=r"gave no answer within 2 s"):
             page.collect()
         proxy.thaw()
         assert known(page) == (QueueDepth("a", 1),)
@@ -438,8 +438,8 @@ def test_a_slow_or_silent_server_is_given_up_and_comes_back(site: Site, browser:
 
 def test_a_body_that_never_ends_is_cut_off_by_time_and_by_size(site: Site, browser: Browser) -> None:
     site.chunks = 500
-    page = browser.page(site.url, queue_depth={"a": "/n"}, timeout=0.2)
-    with pytest.raises(TimeoutError, match=r"was not whole within 0\.2 s"):
+    page = browser.page(site.url, queue_depth={"a": "/n"}, timeout=2.0)
+    with pytest.raises(TimeoutError, match=r"was not whole within 2 s"):
         page.collect()
     site.chunks = None
     site.says({"n": 1, "padding": "x" * 2_000})

@@ -108,7 +108,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=120,
+        timeout=180,
         check=False,
     ).stdout.decode(errors="replace")
     if not (folder / "started").exists():

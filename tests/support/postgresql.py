@@ -76,7 +76,7 @@ class PostgresServer:
         """Shut the server down, if it runs; sessions are ended."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
-            self._process.wait(30)
+            self._process.wait(120)
             self._process = None
 
     def close(self) -> None:
@@ -101,7 +101,7 @@ class PostgresServer:
 
     def _run(self, program: str, *arguments: str) -> None:
         process = self._popen(program, *arguments)
-        assert process.wait(60) == 0, (self.directory / "log").read_text()[-2000:]
+        assert process.wait(180) == 0, (self.directory / "log").read_text()[-2000:]
 
     def _popen(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         other: dict[str, Any] = {}

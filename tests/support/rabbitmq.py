@@ -48,7 +48,7 @@ class RabbitServer:
             base_url=f"http://127.0.0.1:{self.management_port}/api",
             auth=(self.user, self.password),
             trust_env=False,
-            timeout=20,
+            timeout=60,
         )
 
     @property
@@ -63,7 +63,7 @@ class RabbitServer:
             self._mapper = subprocess.Popen((self._epmd, "-address", "127.0.0.1", "-port", port))
         with (self._directory / "node.log").open("ab") as log:
             self._node = subprocess.Popen((_SERVER,), env=self._environment, stdout=log, stderr=log)
-        wait_until(self._serves, timeout=90, what=f"RabbitMQ ({self._directory})")
+        wait_until(self._serves, timeout=200, what=f"RabbitMQ ({self._directory})")
 
     def stop(self) -> None:
         """Kill the node, if it runs; durable queues with persistent messages survive that."""
@@ -71,7 +71,7 @@ class RabbitServer:
             # The script waits for the Erlang machine, its child, and ends with it.
             for child in psutil.Process(self._node.pid).children(recursive=True):
                 child.kill()
-            self._node.wait(30)
+            self._node.wait(120)
             self._node = None
 
     def close(self) -> None:

@@ -107,7 +107,7 @@ class RedisCluster:
             def move() -> None:
                 while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
                     old.execute_command(
-                        "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "REPLACE", "KEYS", *keys
+                        "MIGRATE", "127.0.0.1", target.port, "", 0, 60_000, "REPLACE", "KEYS", *keys
                     )
                 for client in (new, old):
                     client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", names[1])

@@ -55,7 +55,7 @@ class Redis:
         ]
         secret = ["--requirepass", self.password] if self.password else []
         self._process = subprocess.Popen([program, *options, *secret], stdout=subprocess.DEVNULL)  # noqa: S603
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while True:
             try:
                 with self.client() as client:
