@@ -48,14 +48,14 @@ def add(link: Link, partition: Partition, number: int = 1) -> Call:
 
 async def come_true(condition: Callable[[], bool]) -> None:
     """Wait for what other tasks or processes do."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not condition():  # noqa: ASYNC110 - what is waited for is no event
             await asyncio.sleep(0.02)
 
 
 async def until(link: Link, partition: Partition) -> None:
     """Probe until a partition can be used again."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while link.away(partition):
             await link.probe()
             await asyncio.sleep(0.05)
@@ -63,7 +63,7 @@ async def until(link: Link, partition: Partition) -> None:
 
 async def until_away(link: Link, partition: Partition) -> ShardAwayError:
     """Call until a partition is away; return what is said then."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while True:
             (answer,) = await link.run([add(link, partition)], durable=True)
             if link.away(partition):
@@ -76,7 +76,7 @@ async def until_answered(link: Link, *calls: Call) -> list[Any]:
     """Repeat calls, as a publisher would, until all of them are answered at once."""
     last: list[Any] = []
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             while True:
                 last = await link.run(calls, durable=True)
                 if not any(isinstance(answer, ShardAwayError) for answer in last):

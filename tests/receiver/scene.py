@@ -78,7 +78,9 @@ class Running:
 
     @property
     def admin(self) -> httpx.Client:
-        return self._keep(httpx.Client(base_url=self.receiver.addresses.admin_url or "", trust_env=False))
+        return self._keep(
+            httpx.Client(base_url=self.receiver.addresses.admin_url or "", trust_env=False, timeout=60)
+        )
 
     def node(self, **arguments: Any) -> Node:
         """Return a new node of the fleet."""
@@ -96,7 +98,7 @@ class Running:
         """Return a raw connection."""
         context = ssl.create_default_context(cafile=str(self.pki.ca))
         context.load_cert_chain(files.certificate, files.key)
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         return context.wrap_socket(plain, server_hostname="127.0.0.1")
 
     def samples(self) -> dict[str, float]:

@@ -318,10 +318,10 @@ def test_a_running_receiver_shows_suspects_and_raises_its_metric(pki: Pki, tmp_p
         def suspects() -> int:
             return len(reader.get("/openclaw/nodes", params={"state": "suspect"}).json()["nodes"])
 
-        wait_until(lambda: suspects() == 12 and scene.samples()[held] == 1, timeout=60, what="the brake")
+        wait_until(lambda: suspects() == 12 and scene.samples()[held] == 1, what="the brake")
         for node in nodes:
             assert node.beat().status_code == 200
         assert suspects() == 0
-        wait_until(lambda: scene.samples()[held] == 0, timeout=60, what="the end of the brake")
+        wait_until(lambda: scene.samples()[held] == 0, what="the end of the brake")
         samples = scene.samples()
         assert sum(value for name, value in samples.items() if "node_expired" in name) == 0

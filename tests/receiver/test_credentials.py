@@ -178,7 +178,7 @@ def test_a_key_file_is_read_again_and_old_tokens_count_no_more(own_pki: Pki, tmp
         assert node.beat().status_code == 200
         own_pki.jwks.write_bytes(public_jwks([signing]))
         # The verdict that was kept on this connection is dropped with the key, and the connection closed.
-        wait_until(lambda: refused(node), timeout=30, what="the end of the old key")
+        wait_until(lambda: refused(node), what="the end of the old key")
         node.token = fresh
         assert node.beat().status_code == 200
 
@@ -199,7 +199,7 @@ def test_the_end_of_a_key_ends_the_connections_of_its_tokens_alone(own_pki: Pki,
         own_pki.jwks.write_text(json.dumps({"keys": both}))
         new = scene.node()
         with Raw(scene, old.files) as of_old, Raw(scene, new.files) as of_new:
-            wait_until(lambda: published(of_new, new) == 200, timeout=30, what="the new key")
+            wait_until(lambda: published(of_new, new) == 200, what="the new key")
             assert published(of_old, old) == 200
             own_pki.jwks.write_bytes(public_jwks([second]))
             assert of_old.is_closed()

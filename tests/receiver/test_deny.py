@@ -112,7 +112,7 @@ def test_who_is_put_on_the_list_is_refused_and_disconnected(
         # The others' connections go on.
         assert beat(theirs, other) == 200
         replace(deny, NOBODY)
-        wait_until(lambda: answer(node) == (200, ""), timeout=30, what="the end of the denial")
+        wait_until(lambda: answer(node) == (200, ""), what="the end of the denial")
         assert beat(theirs, other) == 200
     assert strict.samples()[
         'openclaw_registry_heartbeat_refused_total{error_type="node-denied",http_response_status_code="403"}'
@@ -124,13 +124,13 @@ def test_a_node_that_is_denied_may_come_with_a_new_certificate_if_only_the_old_o
 ) -> None:
     node = strict.node()
     replace(deny, f"{node.thumbprint}\n")
-    wait_until(lambda: denied(node), timeout=30, what="the denial")
+    wait_until(lambda: denied(node), what="the denial")
     node.files = pki.node(node.node_id)
     node.client = strict.client(node.files)
     node.token = node.mint()
     assert node.beat().status_code == 200
     replace(deny, f"{node.node_id.upper()}\n")
-    wait_until(lambda: denied(node), timeout=30, what="the denial of every certificate")
+    wait_until(lambda: denied(node), what="the denial of every certificate")
 
 
 def test_a_reader_is_denied_by_its_thumbprint(strict: Running, deny: Path, pki: Pki) -> None:
@@ -139,7 +139,7 @@ def test_a_reader_is_denied_by_its_thumbprint(strict: Running, deny: Path, pki: 
     assert reader.get("/openclaw/nodes").status_code == 200
     der = ssl.PEM_cert_to_DER_cert(files.certificate.read_text())
     replace(deny, f"{hashlib.sha256(der).hexdigest()}\n")
-    wait_until(lambda: refused(reader), timeout=30, what="the denial")
+    wait_until(lambda: refused(reader), what="the denial")
 
 
 def refused(reader: httpx.Client) -> bool:
@@ -156,16 +156,16 @@ def test_a_torn_file_leaves_the_last_good_list_in_force_and_says_so(
     caplog.set_level(logging.INFO)
     node = strict.node()
     replace(deny, f"{node.node_id}\n")
-    wait_until(lambda: denied(node), timeout=30, what="the denial")
+    wait_until(lambda: denied(node), what="the denial")
     for torn, why in (("", "is empty"), ("# nobody", "no end"), (f"{NODE[:20]}\n", "line 1")):
         replace(deny, torn)
-        wait_until(lambda why=why: why in caplog.text, timeout=30, what=f"a line that says: {why}")
+        wait_until(lambda why=why: why in caplog.text, what=f"a line that says: {why}")
         assert denied(node)
     deny.unlink()
-    wait_until(lambda: "cannot be read" in caplog.text, timeout=30, what="a line on the missing file")
+    wait_until(lambda: "cannot be read" in caplog.text, what="a line on the missing file")
     assert denied(node)
     replace(deny, NOBODY)
-    wait_until(lambda: answer(node) == (200, ""), timeout=30, what="the end of the denial")
+    wait_until(lambda: answer(node) == (200, ""), what="the end of the denial")
     assert "the deny list can be used again" in caplog.text
     assert node.node_id not in caplog.text
 

@@ -71,7 +71,7 @@ def test_a_connection_that_has_ended_is_gone(
         if asked in ("heartbeat", "ordinary"):
             assert raw.answer() is not None
         else:
-            wait_until(lambda: made, what="the connection", timeout=30)
+            wait_until(lambda: made, what="the connection")
         if abrupt:
             raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    wait_until(lambda: made and not any(one() for one in made), what="its end", timeout=60)
+    wait_until(lambda: made and not any(one() for one in made), what="its end")

@@ -214,13 +214,12 @@ def test_a_client_that_is_gone_is_recorded_all_the_same(
     held = Held(monkeypatch)
     with Raw(scene, node.files) as raw:
         raw.send(whole(node))
-        wait_until(lambda: held.calls, what="the arrival", timeout=30)
+        wait_until(lambda: held.calls, what="the arrival")
     held.release(scene)
     with scene.reader() as reader:
         wait_until(
             lambda: reader.get(f"/openclaw/nodes/{node.node_id}").status_code == 200,
             what="the node",
-            timeout=30,
         )
 
 
@@ -230,7 +229,7 @@ def test_a_request_behind_one_that_waits_waits_too(
     held = Held(monkeypatch)
     with Raw(scene, node.files) as raw:
         raw.send(whole(node), b"GET /openclaw/nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        wait_until(lambda: held.calls, what="the arrival", timeout=30)
+        wait_until(lambda: held.calls, what="the arrival")
         held.release(scene)
         first, second = raw.answer(), raw.answer()
     assert first is not None
@@ -247,10 +246,10 @@ def test_a_receiver_that_stops_answers_what_it_has_taken_and_then_closes(
         node = scene.node()
         with Raw(scene, node.files) as raw:
             raw.send(whole(node))
-            wait_until(lambda: held.calls, what="the arrival", timeout=30)
+            wait_until(lambda: held.calls, what="the arrival")
             stopping = threading.Thread(target=scene.receiver.stop)
             stopping.start()
-            wait_until(lambda: not is_open(scene.port), what="the end of listening", timeout=30)
+            wait_until(lambda: not is_open(scene.port), what="the end of listening")
             held.release(scene)
             answer = raw.answer()
             assert answer is not None

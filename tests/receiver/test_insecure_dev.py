@@ -55,7 +55,7 @@ def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 
 @pytest.fixture
 def client(receiver: Receiver) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=receiver.addresses.api_url, trust_env=False) as opened:
+    with httpx.Client(base_url=receiver.addresses.api_url, trust_env=False, timeout=60) as opened:
         yield opened
 
 
@@ -175,7 +175,7 @@ def test_it_overrides_certificates_that_are_configured_and_is_ready(pki: Pki, tm
     settings = dataclasses.replace(receiver_settings(pki, tmp_path), insecure_dev=True)
     with Receiver(settings) as receiver:
         assert receiver.addresses.api_url.startswith("http://127.0.0.1:")
-        ready = httpx.get(f"{receiver.addresses.admin_url}/readyz", trust_env=False)
+        ready = httpx.get(f"{receiver.addresses.admin_url}/readyz", trust_env=False, timeout=60)
         assert (ready.status_code, ready.json()["ready"]) == (200, True)
 
 

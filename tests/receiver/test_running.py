@@ -131,8 +131,8 @@ def connections_of(processes: list[psutil.Process]) -> int:
 def test_without_telemetry_there_are_no_metrics_and_all_else_works(pki: Pki, tmp_path: Path) -> None:
     with Receiver(receiver_settings(pki, tmp_path)) as receiver:
         admin_url = receiver.addresses.admin_url
-        assert httpx.get(f"{admin_url}/metrics", trust_env=False).status_code == 404
-        assert httpx.get(f"{admin_url}/readyz", trust_env=False).status_code == 200
+        assert httpx.get(f"{admin_url}/metrics", trust_env=False, timeout=60).status_code == 404
+        assert httpx.get(f"{admin_url}/readyz", trust_env=False, timeout=60).status_code == 200
 
 
 def test_the_admin_listener_can_be_left_out(pki: Pki, tmp_path: Path) -> None:

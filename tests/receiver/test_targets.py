@@ -127,7 +127,7 @@ scrape_configs:
       - {{source_labels: [__meta_openclaw_node_id], target_label: node_id}}
 """
             with PrometheusServer(tmp_path / "prometheus", config) as prometheus:
-                found = wait_until(lambda: prometheus.series("up == 1"), timeout=90, what="a scrape")
+                found = wait_until(lambda: prometheus.series("up == 1"), what="a scrape")
             assert [(labels["region"], labels["node_id"]) for labels in found] == [("eu-1", told.node_id)]
             assert found[0]["instance"] == f"localhost:{port}"
     finally:

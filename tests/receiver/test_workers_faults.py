@@ -114,7 +114,7 @@ def test_a_worker_that_hangs_gets_no_more_connections(
         hanging.suspend()
         try:
             # The other has many connections, it has none; still none goes to it.
-            wait_until(lambda: _answers(scene.node()), timeout=60, what="an answer of the other")
+            wait_until(lambda: _answers(scene.node()), what="an answer of the other")
             assert hanging.status() == psutil.STATUS_STOPPED
         finally:
             hanging.resume()
@@ -149,7 +149,7 @@ def test_those_who_were_told_to_wait_are_waited_for_whoever_told_them(
         admin = scene.admin
         wait_until(lambda: admin.get("/readyz").status_code == 200, what="other workers")
         turned_away.clear()
-        wait_until(lambda: turned_away, timeout=20, what="time that is no listening time")
+        wait_until(lambda: turned_away, what="time that is no listening time")
 
 
 def test_a_worker_that_hangs_as_it_starts_is_replaced(
