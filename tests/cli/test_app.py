@@ -14,7 +14,7 @@ COMMANDS = ("agent", "receiver", "demo", "collect", "plugins", "check-config", "
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        (sys.executable, *arguments), capture_output=True, text=True, timeout=60, check=False
+        (sys.executable, *arguments), capture_output=True, text=True, timeout=180, check=False
     )
 
 

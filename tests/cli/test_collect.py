@@ -36,7 +36,7 @@ class Site:
             (sys.executable, "-m", "openclaw_exporter", *arguments),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
             env=environ,
         )
@@ -135,7 +135,7 @@ def test_a_disabled_plugin_is_a_mistake(site: Site) -> None:
         (sys.executable, "-m", "openclaw_exporter", "collect", "probe"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         env=environ,
     )
@@ -194,7 +194,7 @@ def test_without_plugins_the_remedy_is_told(tmp_path: Path) -> None:
             (sys.executable, "-c", script, command),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
             cwd=tmp_path,
         )

@@ -34,7 +34,7 @@ def run(*arguments: str, cwd: Path, path: Path | None = None) -> subprocess.Comp
         (sys.executable, "-P", "-m", "openclaw_exporter", "dashboards", "export", *arguments),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=180,
         check=False,
         cwd=cwd,
         env=environment,

@@ -69,7 +69,7 @@ def handshake(pki: PkiDirectory, client: tuple[Path, Path] | None, host: str) ->
         thread.start()
         try:
             with (
-                socket.create_connection(listener.getsockname(), timeout=5) as raw,
+                socket.create_connection(listener.getsockname(), timeout=60) as raw,
                 context.wrap_socket(raw, server_hostname=host) as connection,
             ):
                 connection.recv(1)  # TLS 1.3: a refusal comes after the client's own handshake

@@ -83,7 +83,7 @@ class Site:
             (sys.executable, "-m", "openclaw_exporter", *arguments),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=180,
             check=False,
             env={**os.environ, "PYTHONPATH": str(self.path)},
         )
@@ -236,7 +236,7 @@ def test_a_disabled_plugin_is_not_checked(site: Site) -> None:
         (sys.executable, "-m", "openclaw_exporter", "plugins", "check", "probe", "--config", site.config),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         env={**os.environ, "PYTHONPATH": str(site.path)},
     )
@@ -250,7 +250,7 @@ def test_a_bundled_plugin_that_needs_no_server_conforms(plugin: str) -> None:
         (sys.executable, "-m", "openclaw_exporter", "plugins", "check", plugin, "--json"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=180,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr

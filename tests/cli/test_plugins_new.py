@@ -19,7 +19,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (sys.executable, "-m", "openclaw_exporter", *arguments),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         cwd=cwd,
     )
@@ -66,7 +66,7 @@ def test_installed_it_is_listed_and_conforms_and_its_own_test_passes(made: Path,
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=180,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -36,7 +36,7 @@ def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]
         (sys.executable, "-m", "openclaw_exporter", *arguments),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         env=environment(**environ),
     )
@@ -73,7 +73,7 @@ class Service:
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(120)
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from openclaw_exporter.plugin import Measurement, Uptime, hookimpl
 
 class Counting:
     name = "counting"
-    interval = 0.2
-    deadline = 0.2
+    interval = 60
+    deadline = 60
     closed = False
 
     def __init__(self):
@@ -71,7 +71,7 @@ def watching(site: Path, *options: str, output: int | None = None) -> Iterator[s
         try:
             yield process
             process.send_signal(signal.SIGINT)
-            assert process.wait(15) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()
             process.wait()
@@ -96,7 +96,7 @@ def test_lines_where_there_is_no_terminal_until_ctrl_c(site: Path) -> None:
 
 
 def test_a_line_of_json_for_each_round(site: Path) -> None:
-    with watching(site, "--json"):
+    with watching(site, "--json", "--interval", "0.2"):
         wait_until(lambda: len((site / "out").read_text().splitlines()) >= 4, what="the fourth round")
     rounds = [json.loads(line)["collectors"][0] for line in (site / "out").read_text().splitlines()[:4]]
     assert [one["error"] for one in rounds] == [None, None, "OSError: the third is lost", None]
@@ -106,9 +106,9 @@ def test_a_line_of_json_for_each_round(site: Path) -> None:
 def test_a_live_table_on_a_terminal(site: Path) -> None:
     leader, follower = pty.openpty()
     seen = b""
-    with watching(site, output=follower):
+    with watching(site, "--interval", "0.2", output=follower):
         os.close(follower)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while b"every 0.2 s" not in seen or b"the third is lost" not in seen:
             assert time.monotonic() < deadline, seen
             seen += os.read(leader, 65_536)
@@ -123,7 +123,7 @@ def test_the_interval_belongs_to_watch() -> None:
         (sys.executable, "-m", "openclaw_exporter", "collect", "--interval", "5"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert (result.returncode, "--interval belongs to --watch" in result.stderr) == (2, True)
@@ -135,7 +135,7 @@ def test_a_plugin_without_collectors_cannot_be_watched(site: Path) -> None:
         (sys.executable, "-m", "openclaw_exporter", "collect", "probe", "--watch"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         env={**os.environ, "PYTHONPATH": str(site)},
     )

@@ -52,7 +52,7 @@ class Swarm:
         """End all of them, where they have not ended by themselves."""
         self.process.terminate()
         try:
-            self.process.wait(15)
+            self.process.wait(120)
         finally:
             self.process.kill()
             self.process.wait()

@@ -128,7 +128,7 @@ def test_sigterm_says_goodbye(environment: dict[str, str], stub: StubReceiver) -
     ) as process:
         wait_until(lambda: stub.seen, what="the first heartbeat")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(120) == 0
     assert [seen.headers.get("openclaw-state") for seen in stub.seen] == [None, "draining"]
 
 

@@ -84,7 +84,7 @@ class Faults(MetricPath):
             event.set()
         for thread in (self._beating, self._flood, self._holding):
             if thread.is_alive():
-                thread.join(30)
+                thread.join(120)
         self.resume(self.receiver.process)
         super().stop()
         self.proxy.close()

@@ -33,7 +33,7 @@ ALL = (*TWELVE, *SURVIVED_AS_THREADS)
 QUICK = ("hang-process", "segfault-process", "spin-thread", "import_error-thread")
 LABEL = re.compile(r'(?!otel_scope_|host_|service_)\b\w+="[^"]*"')
 LATE_MS = 100
-STOP_SECONDS = 30.0
+STOP_SECONDS = 120.0
 """Whoever hangs does so for an hour."""
 
 
@@ -66,7 +66,7 @@ format = "json"
 [collection]
 interval = 1
 deadline = 0.9
-first_results = 2
+first_results = 5
 [collection.process]
 memory_limit = {128 * 2**20}
 [telemetry.prometheus]
@@ -114,7 +114,7 @@ deadline = 3
 
     def scrape(self) -> dict[str, float]:
         """Scrape the agent; each series as `name{label="value",…}`, sorted, resource and scope left out."""
-        text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", trust_env=False).text
+        text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", trust_env=False, timeout=60).text
         return {plain(name): value for name, value in samples(text).items()}
 
     def lines(self) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         (sys.executable, "-m", "openclaw_exporter", *arguments),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         env=clean | environ,
     )
@@ -148,11 +148,11 @@ def test_a_configuration_file_says_it_for_all_three(scene: Scene, tmp_path: Path
 def test_a_browser_is_turned_away(scene: Scene) -> None:
     scene.receiver("--insecure-dev")
     url = f"{scene.endpoint}/openclaw/nodes"
-    assert httpx.get(url, trust_env=False).status_code == 200
-    assert httpx.get(url, headers={"Host": "rebound.example"}, trust_env=False).status_code == 421
+    assert httpx.get(url, trust_env=False, timeout=60).status_code == 200
+    assert httpx.get(url, headers={"Host": "rebound.example"}, trust_env=False, timeout=60).status_code == 421
     page = {"Origin": "https://page.example", "Content-Type": "application/json"}
     posted = httpx.post(
-        f"{scene.endpoint}/openclaw/availability", headers=page, content=b"{}", trust_env=False
+        f"{scene.endpoint}/openclaw/availability", headers=page, content=b"{}", trust_env=False, timeout=60
     )
     assert posted.status_code == 403
     assert scene.nodes() == []

@@ -97,16 +97,17 @@ def test_agents_and_receivers_have_the_same_series_on_all_paths(paths: dict[Path
 
     found: list[dict[str, object]] = []
     try:
-        wait_until(same, timeout=60)
+        wait_until(same)
     except AssertionError:
         assert found == [{}, {}]
-    names = paths["scrape"].prometheus.names()
-    assert {
+    expected = {
         "openclaw_node_queue_depth",
         "openclaw_registry_node_count",
         "system_cpu_time_seconds_total",
-    } <= names
-    assert {"openclaw_latency_seconds_bucket", "openclaw_registry_heartbeat_interval_seconds_bucket"} <= names
+        "openclaw_latency_seconds_bucket",
+        "openclaw_registry_heartbeat_interval_seconds_bucket",
+    }
+    wait_until(lambda: expected <= paths["scrape"].prometheus.names(), what=f"{expected} in Prometheus")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -209,7 +210,6 @@ def test_the_whole_catalogue_has_its_names_on_all_paths(
             match = f'{{service_instance_id="{node_id}"}}'
             wait_until(
                 lambda server=server, match=match: server.names(match) >= catalogue_names() - GPU_UTILIZATION,  # type: ignore[misc]
-                timeout=60,
                 what=f"the whole catalogue of {node_id}",
             )
             found[node_id] = label_sets(server.series(match))

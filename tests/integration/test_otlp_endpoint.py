@@ -75,7 +75,7 @@ def test_a_client_certificate_by_the_standard_variables(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY", str(files.key))
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     push(tls_collector, protocol, node := str(uuid4()))
-    wait_until(lambda: node in exposed(tls_collector), timeout=30, what="the node's metrics")
+    wait_until(lambda: node in exposed(tls_collector), what="the node's metrics")
 
 
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
@@ -129,13 +129,13 @@ timeout = 60
             receiver.start()
             receiver.ready()
             agent.start()
-            wait_until(lambda: node_id in exposed(collector), timeout=60, what="the first export")
+            wait_until(lambda: node_id in exposed(collector), what="the first export")
             collector.process.send_signal(signal.SIGSTOP)
             known = beats()
             # One export waits for its answer all the while: it may take a minute.
-            wait_until(lambda: beats() >= known + 6, timeout=50, what="heartbeats meanwhile")
+            wait_until(lambda: beats() >= known + 6, what="heartbeats meanwhile")
             collector.process.send_signal(signal.SIGCONT)
-            wait_until(lambda: exported() >= known + 6, timeout=60, what="what was counted meanwhile")
+            wait_until(lambda: exported() >= known + 6, what="what was counted meanwhile")
         finally:
             collector.process.send_signal(signal.SIGCONT)
             agent.stop()
@@ -164,8 +164,8 @@ interval = 1
         receiver.start()
         receiver.ready()
         agent.start()
-        wait_until(lambda: api.get(node_id).status_code == httpx.codes.OK, timeout=60, what="a heartbeat")
-        wait_until(lambda: "takes no metrics" in agent.text(), timeout=60, what="a line in the log")
+        wait_until(lambda: api.get(node_id).status_code == httpx.codes.OK, what="a heartbeat")
+        wait_until(lambda: "takes no metrics" in agent.text(), what="a line in the log")
     finally:
         agent.stop()
         receiver.stop()

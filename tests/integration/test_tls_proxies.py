@@ -113,7 +113,7 @@ class Anonymous(Raw):
     """A connection that shows no certificate."""
 
     def __init__(self, proxy: TlsProxy, context: ssl.SSLContext) -> None:
-        plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=30)
+        plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=60)
         self.socket = context.wrap_socket(plain, server_hostname="localhost")
         self._received = b""
 
@@ -242,5 +242,5 @@ def test_a_proxy_takes_up_with_a_receiver_that_was_away(
             first.receiver.stop()
             assert node.beat().status_code == 503
             with running(pki, dataclasses.replace(settings, port=port)):
-                wait_until(lambda: node.beat().status_code == 200, timeout=30, what="the receiver's return")
+                wait_until(lambda: node.beat().status_code == 200, what="the receiver's return")
             node.client.close()

@@ -219,7 +219,7 @@ def in_its_own(folder: Path, *options: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=180,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
     return done.stdout

@@ -45,7 +45,7 @@ class Command:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, *, timeout: float = 60) -> int:
+    def stop(self, *, timeout: float = 120) -> int:
         """Send SIGTERM and return the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
@@ -90,6 +90,7 @@ port = {self.port}
 {trust_tables(pki, pki.server())}[receiver.limits]
 rate = {rate}
 burst = 1000
+loop_lag = 4.0
 [receiver.store]
 {store or f'url = "sqlite:///{self.database}"'}
 [receiver.admin]
@@ -103,13 +104,13 @@ port = {self.admin_port}
         """The API's base URL."""
         return f"https://localhost:{self.port}"
 
-    def ready(self, *, timeout: float = 60) -> None:
+    def ready(self, *, timeout: float = 120) -> None:
         """Wait until `/readyz` says yes."""
         wait_until(self._is_ready, timeout=timeout, what=f"readiness of the receiver ({self.log})")
 
     def metrics(self) -> dict[str, float]:
         """Scrape the admin listener: sample name with its labels → value."""
-        text = httpx.get(f"http://127.0.0.1:{self.admin_port}/metrics", trust_env=False).text
+        text = httpx.get(f"http://127.0.0.1:{self.admin_port}/metrics", trust_env=False, timeout=60).text
         return samples(text)
 
     def _is_ready(self) -> bool:

@@ -113,7 +113,7 @@ class MetricPath:
         self.receiver.ready()
         for agent in self.agents:
             agent.command.start()
-        wait_until(self._complete, timeout=60, what=f"metrics of every process on path {self.name}")
+        wait_until(self._complete, what=f"metrics of every process on path {self.name}")
 
     def stop(self) -> None:
         """Stop everything that runs."""

@@ -82,4 +82,4 @@ def mutual_tls_client(ca: Path, files: Files, **options: Any) -> httpx.Client:
     """Return a client that shows this certificate and trusts this CA alone."""
     context = ssl.create_default_context(cafile=str(ca))
     context.load_cert_chain(files.certificate, files.key)
-    return httpx.Client(verify=context, trust_env=False, timeout=10, **options)
+    return httpx.Client(verify=context, trust_env=False, **{"timeout": 60} | options)

@@ -28,6 +28,7 @@ class Pressing(threading.Thread):
     def __init__(self, node: PlayedNode, pause: float) -> None:
         super().__init__(daemon=True)
         self.node = node
+        node.client.timeout = 10  # it tries again, and must not be silent for two intervals meanwhile
         self.pause = pause
         self.acknowledged: set[int] = set()
         self.refusals: list[int] = []
@@ -44,7 +45,7 @@ class Pressing(threading.Thread):
     def end(self) -> None:
         """Stop, and wait until it has."""
         self.done.set()
-        self.join(60)
+        self.join(180)
 
     def _publish(self, sent_ms: int, request: dict[str, object]) -> bool:
         try:

@@ -34,7 +34,7 @@ class Server:
         """Start the process and wait until it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
-        wait_until(self._is_ready, timeout=60, what=f"readiness of {self._command[0]} ({self.log})")
+        wait_until(self._is_ready, what=f"readiness of {self._command[0]} ({self.log})")
 
     def stop(self) -> None:
         """Send SIGTERM, and SIGKILL to one that does not end."""

@@ -62,13 +62,13 @@ class TlsProxy:
         command = self.command()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_until(self._listens, timeout=30, what=f"{self.program} on its port")
+        wait_until(self._listens, what=f"{self.program} on its port")
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(120)
 
     def command(self) -> list[str]:
         """Write the configuration and return how to start."""
@@ -78,7 +78,7 @@ class TlsProxy:
         """Return a raw connection of a client."""
         context = ssl.create_default_context(cafile=str(self.pki.ca))
         context.load_cert_chain(files.certificate, files.key)
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         return context.wrap_socket(plain, server_hostname="localhost")
 
     def _example(self, name: str, **changes: str) -> str:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T], *, timeout: float = 60, what: str = "the condition") -> T:
+def wait_until(predicate: Callable[[], T], *, timeout: float = 120, what: str = "the condition") -> T:
     """Return the predicate's first true value; fail after `timeout` seconds.
 
     The time is for a crowded machine: it only says how long a failure takes to be called one.

@@ -163,13 +163,13 @@ def test_served_over_http_on_a_free_port_and_gone_after_shutdown() -> None:
     telemetry = started(enabled=True)
     Instruments(telemetry.meter).counter("openclaw.publish.success_total").add(1)
     url = f"http://127.0.0.1:{telemetry.prometheus_port}/metrics"
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         found = samples(answer.read())
     assert found["openclaw_publish_success_total"][0][1] == 1.0
     telemetry.shutdown()
     telemetry.shutdown()
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(url, timeout=5)
+        urllib.request.urlopen(url, timeout=60)
 
 
 @pytest.fixture
@@ -182,8 +182,12 @@ def server() -> Iterator[str]:
 
 
 def test_an_answer_is_compressed_for_who_asks(server: str) -> None:
-    plain = httpx.get(f"{server}/metrics", headers={"Accept-Encoding": "identity"}, trust_env=False)
-    zipped = httpx.get(f"{server}/metrics?x=1", headers={"Accept-Encoding": "gzip"}, trust_env=False)
+    plain = httpx.get(
+        f"{server}/metrics", headers={"Accept-Encoding": "identity"}, trust_env=False, timeout=60
+    )
+    zipped = httpx.get(
+        f"{server}/metrics?x=1", headers={"Accept-Encoding": "gzip"}, trust_env=False, timeout=60
+    )
     assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "content-encoding" not in plain.headers
     assert zipped.headers["content-encoding"] == "gzip"
@@ -206,16 +210,18 @@ def test_an_answer_is_compressed_for_who_asks(server: str) -> None:
 def test_an_answer_is_compressed_as_the_client_weighs_it(
     server: str, accepted: str, encoding: str | None
 ) -> None:
-    answer = httpx.get(f"{server}/metrics", headers={"Accept-Encoding": accepted}, trust_env=False)
+    answer = httpx.get(
+        f"{server}/metrics", headers={"Accept-Encoding": accepted}, trust_env=False, timeout=60
+    )
     assert answer.headers.get("content-encoding") == encoding
     assert "openclaw_publish_success_total" in answer.text
 
 
 def test_other_paths_and_methods(server: str) -> None:
-    assert httpx.get(server, trust_env=False).status_code == httpx.codes.NOT_FOUND
-    refused = httpx.post(f"{server}/metrics", trust_env=False)
+    assert httpx.get(server, trust_env=False, timeout=60).status_code == httpx.codes.NOT_FOUND
+    refused = httpx.post(f"{server}/metrics", trust_env=False, timeout=60)
     assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
-    head = httpx.head(f"{server}/metrics", trust_env=False)
+    head = httpx.head(f"{server}/metrics", trust_env=False, timeout=60)
     assert head.status_code == httpx.codes.OK
     assert int(head.headers["content-length"]) > 0
     assert head.content == b""
@@ -283,7 +289,7 @@ def test_clients_that_ask_nothing_are_not_a_thread_each(server: str, monkeypatch
 def test_a_client_that_hangs_up_harms_nobody(server: str, capfd: pytest.CaptureFixture[str]) -> None:
     address = httpx.URL(server)
     for _ in range(20):
-        with socket.create_connection((address.host, address.port or 0), timeout=10) as client:
+        with socket.create_connection((address.host, address.port or 0), timeout=60) as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
     assert httpx.get(f"{server}/metrics", trust_env=False, timeout=30).status_code == httpx.codes.OK

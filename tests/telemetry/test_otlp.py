@@ -63,7 +63,7 @@ def check_values(telemetry: Telemetry, collector: HttpCollector | GrpcCollector)
     instruments.counter("openclaw.publish.success_total").add(4)
     instruments.histogram("openclaw.latency_seconds").record(0.2, {"http.response.status_code": 200})
     instruments.observe("openclaw.node.queue.depth", lambda: [(9, {"messaging.destination.name": "tasks"})])
-    telemetry.shutdown(timeout=5)
+    telemetry.shutdown(timeout=60)
     assert collector.series("openclaw.publish.success_total") == {(): 4}
     assert collector.series("openclaw.latency_seconds") == {(("http.response.status_code", 200),): 1}
     assert collector.series("openclaw.node.queue.depth") == {(("messaging.destination.name", "tasks"),): 9}
@@ -111,7 +111,7 @@ def test_the_standard_variables_are_respected(
     telemetry = started(OtlpSettings(enabled=True))
     counter = Instruments(telemetry.meter).counter("openclaw.publish.success_total")
     counter.add(3)
-    telemetry.shutdown(timeout=5)
+    telemetry.shutdown(timeout=60)
     headers = collector.headers[-1]
     assert headers["path"] == "/under/v1/metrics"
     assert headers["x-tenant"] == "blue"
@@ -126,7 +126,7 @@ def test_a_configured_endpoint_wins_over_the_variable(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     telemetry = started(OtlpSettings(enabled=True, endpoint=collector.endpoint + "/v1/metrics"))
     Instruments(telemetry.meter).counter("openclaw.publish.success_total")
-    telemetry.shutdown(timeout=5)
+    telemetry.shutdown(timeout=60)
     assert collector.headers[-1]["path"] == "/v1/metrics"
 
 
@@ -135,7 +135,7 @@ def test_the_protocol_variable_is_respected(
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", grpc_collector.endpoint)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "5")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "60")
     telemetry = started(OtlpSettings(enabled=True))
     check_values(telemetry, grpc_collector)
 
@@ -153,7 +153,7 @@ def test_every_key_that_is_set_wins_over_its_variable(
     )
     telemetry = started(otlp)
     Instruments(telemetry.meter).counter("openclaw.publish.success_total").add(2)
-    wait_until(lambda: collector.requests, timeout=30)
+    wait_until(lambda: collector.requests)
     telemetry.shutdown()
 
 
@@ -166,7 +166,7 @@ def test_the_metrics_variable_wins_over_the_general_one_and_is_used_as_it_is(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_HEADERS", "x-tenant=a%20b")
     telemetry = started(OtlpSettings(enabled=True))
     Instruments(telemetry.meter).counter("openclaw.publish.success_total")
-    telemetry.shutdown(timeout=5)
+    telemetry.shutdown(timeout=60)
     assert collector.headers[-1]["path"] == "/own/path"
     assert collector.headers[-1]["x-tenant"] == "a b"
 
@@ -208,7 +208,7 @@ def test_the_variable_alone_brings_metrics_to_a_collector(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
     telemetry = started(OtlpSettings())
     Instruments(telemetry.meter).counter("openclaw.publish.success_total").add(1)
-    telemetry.shutdown(timeout=5)
+    telemetry.shutdown(timeout=60)
     assert collector.series("openclaw.publish.success_total") == {(): 1}
 
 
@@ -239,7 +239,7 @@ def test_what_the_exporter_does_not_understand_is_said_once(
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")
     telemetry = started(OtlpSettings(enabled=True, endpoint=collector.endpoint))
     Instruments(telemetry.meter).counter("openclaw.publish.success_total")
-    telemetry.shutdown(timeout=5)
+    telemetry.shutdown(timeout=60)
     assert "content-encoding" not in collector.headers[-1]
     (line,) = log.getvalue().splitlines()
     assert "OTEL_EXPORTER_OTLP_* variable is not understood" in line
