@@ -54,7 +54,7 @@ class ForwardedHead(Head):
         """Become the head of a request of another node; `vary` says the rest.
 
         Args:
-            speaker: The node.
+            speaker: The node; what it has verified last is this token.
             certificate: The value of `Client-Cert`.
             authorization: That of `Authorization`.
         """
@@ -63,6 +63,7 @@ class ForwardedHead(Head):
         if self.formed is not None:
             self.formed[_AUTHORIZATION] = authorization
         self.speaker = speaker
+        self.verdict = speaker.verdict
 
 
 class _Values(NamedTuple):

@@ -10,12 +10,13 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from openclaw_exporter.wire.headers import SEQUENCE
+from openclaw_exporter.wire.headers import SEQUENCE, Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Self
 
+    from openclaw_exporter.receiver.connection import Verdict
     from openclaw_exporter.receiver.intake import Order
     from openclaw_exporter.receiver.trust import Forwarded
 
@@ -28,6 +29,10 @@ _SHORT: Final = 64
 _END: Final = b"\r\n\r\n"
 _LONGEST: Final = 40
 """More than either of the values that vary can have, if it is right."""
+
+_ZERO: Final = b"0"
+_SAFE_DIGITS: Final = 15
+"""So many digits are no number beyond what a sequence may have."""
 
 _TRIES: Final = 8
 """How often it is tried to cut one: some clients send head and body apart, or write fields otherwise."""
@@ -125,12 +130,16 @@ class Head:
     Attributes:
         formed: The fields that count, once `Intake` has found no fault in their form.
         order: What it has read of them, but for the sequence.
+        verdict: What it has found out about their token.
+        varying: The values of `Content-Length` and `OpenClaw-Sequence`; None: not settled.
         size: How many bytes it has in its usual form, but for the values that vary.
         speaker: Whose it is, where that was found out before it was looked at.
         stencil: Recognizes the next request by its bytes, once one has followed.
     """
 
     __slots__ = (
+        "_epoch",
+        "_epoch_digits",
         "_fields",
         "_has_followed",
         "_length_at",
@@ -140,6 +149,8 @@ class Head:
         "order",
         "size",
         "stencil",
+        "varying",
+        "verdict",
     )
 
     speaker: Forwarded | None = None
@@ -149,6 +160,10 @@ class Head:
         self._length_at = self._sequence_at = _NOWHERE
         self.formed: dict[bytes, bytes] | None = None
         self.order: Order | None = None
+        self.verdict: Verdict | None = None
+        self.varying: tuple[bytes, bytes] | None = None
+        self._epoch_digits: bytes | None = None
+        self._epoch = 0
         self.size = 0
         self.stencil: Stencil | None = None
         self._has_followed = False
@@ -157,12 +172,11 @@ class Head:
     @property
     def fields(self) -> list[Field]:
         """All fields, names in lower case."""
-        return [(name.lower(), value) for name, value in self._fields]
-
-    @property
-    def varying(self) -> tuple[bytes, bytes]:
-        """The values of `Content-Length` and `OpenClaw-Sequence`, which `follow` has put there."""
-        return self._fields[self._length_at][1], self._fields[self._sequence_at][1]
+        fields = [(name.lower(), value) for name, value in self._fields]
+        if self.varying is not None:
+            length, sequence = self.varying
+            fields[self._length_at], fields[self._sequence_at] = (LENGTH, length), (SEQUENCE_FIELD, sequence)
+        return fields
 
     def settle(self) -> bool:
         """Prepare for `follow`; return whether both of the fields that vary are there."""
@@ -171,6 +185,7 @@ class Head:
             return False
         self._length_at, self._sequence_at = names.index(LENGTH), names.index(SEQUENCE_FIELD)
         self._fields = [field if len(field[1]) > _SHORT else _shared(field) for field in self._fields]
+        self.varying = self._fields[self._length_at][1], self._fields[self._sequence_at][1]
         return True
 
     def follow(self, fields: list[Field]) -> bool:
@@ -191,18 +206,31 @@ class Head:
             known[at] = fields[at]
         if fields != known:
             return False
-        if self.formed is not None:
-            self.formed[SEQUENCE_FIELD] = fields[sequence_at][1]
+        self.vary(fields[length_at][1], fields[sequence_at][1])
         self._has_followed = True
         return True
 
     def vary(self, length: bytes, sequence: bytes) -> None:
         """Become the head of a later request, of which `stencil` has found these values."""
-        known, length_at, sequence_at = self._fields, self._length_at, self._sequence_at
-        known[length_at] = known[length_at][0], length
-        known[sequence_at] = known[sequence_at][0], sequence
+        self.varying = length, sequence
         if self.formed is not None:
             self.formed[SEQUENCE_FIELD] = sequence
+
+    def read_sequence(self) -> Sequence:
+        """Return what a settled head says of the node's own order.
+
+        Raises:
+            FieldsError: It is not the value of an `OpenClaw-Sequence`.
+        """
+        _, value = self.varying or (b"", b"")
+        epoch, _, number = value.partition(b".")
+        # As a rule the number alone is another one.
+        is_usual = number.isdigit() and len(number) <= _SAFE_DIGITS
+        if epoch == self._epoch_digits and is_usual and (number == _ZERO or not number.startswith(_ZERO)):
+            return Sequence(self._epoch, int(number))
+        sequence = Sequence.parse(value.decode("latin-1"))
+        self._epoch_digits, self._epoch = epoch, sequence.epoch
+        return sequence
 
     def learn(self, request: bytes | memoryview) -> None:
         """Prepare `stencil`, where a request has followed: most heads of a proxy's connection come once.
@@ -210,6 +238,6 @@ class Head:
         Args:
             request: The bytes with which the last one came.
         """
-        if self._has_followed and self.stencil is None and self._tries < _TRIES:
+        if self.varying is not None and self._has_followed and self.stencil is None and self._tries < _TRIES:
             self._tries += 1
             self.stencil = Stencil.cut(bytes(request), *self.varying)

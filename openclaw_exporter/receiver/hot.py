@@ -142,6 +142,7 @@ class HotProtocol(HttpProtocol):
             and self.parser.get_method() == b"POST"
             and self.parser.get_http_version() == "1.1"
             and head.follow(self._fields)
+            and head.varying is not None
         ):
             return False
         length, sequence = head.varying
@@ -156,7 +157,7 @@ class HotProtocol(HttpProtocol):
         head = self._head
         if head is None and self._is_heartbeat():
             head = Head(self._fields)
-            if head.settle():
+            if head.settle() and head.varying is not None:
                 head.size = self._head_size - sum(map(len, head.varying))
                 self._head = head
         cycle = self.cycle

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from openclaw_exporter.receiver.application import Application
-from openclaw_exporter.receiver.intake import AUTHORIZATION, COUNTED, Intake
+from openclaw_exporter.receiver.intake import AUTHORIZATION, COUNTED, Intake, with_shared_texts
 from openclaw_exporter.receiver.refusals import RefusedError
 from openclaw_exporter.wire.heartbeat import decode
 from openclaw_exporter.wire.loopback import is_loopback_url
@@ -35,7 +35,7 @@ class OpenIntake(Intake):
         fields = self._formed(head)
         heartbeat = decode(body)
         self._limit(heartbeat.node_id)
-        return self._accept(heartbeat, head, fields, self._clock.wall_ms())
+        return self._accept(heartbeat, with_shared_texts(heartbeat), head, fields, self._clock.wall_ms())
 
 
 class OpenApplication(Application):

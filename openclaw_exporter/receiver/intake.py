@@ -29,7 +29,7 @@ from openclaw_exporter.wire.headers import (
     parse_replay,
     parse_state,
 )
-from openclaw_exporter.wire.heartbeat import decode, digest, encode
+from openclaw_exporter.wire.heartbeat import decode_next, digest, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -112,20 +112,32 @@ class Intake:
         peer = speaker.identify()
         if peer.identity.role != "node":
             raise RefusedError("role-not-allowed", "only a node's certificate may publish")
-        fields = self._formed(head)
+        fields = head.formed or self._formed(head)
         now_ms = self._clock.wall_ms()
-        subject = self._subject(speaker, peer, fields.get(AUTHORIZATION), now_ms / 1000)
+        verdict = speaker.verdict
+        if (
+            verdict is not None
+            and verdict is head.verdict
+            and verdict.verifier is self._keys.verifier
+            and now_ms / 1000 < verdict.until
+        ):
+            subject = verdict.subject
+        else:
+            subject = self._subject(speaker, peer, fields.get(AUTHORIZATION), now_ms / 1000)
+            head.verdict = speaker.verdict
         # Before the body: one that is refused has cost its sender a beat as well.
         self._limit(peer.identity.name)
         if self._signatures is not None:
             token = _bearer(fields.get(AUTHORIZATION))
             self._signatures.check(head.fields, body, token=token, verdict=speaker.verdict, now=now_ms / 1000)
-        heartbeat = decode(body, connection.heartbeat)
+        heartbeat, like = decode_next(body, connection.heartbeat)
         check_publisher(peer, subject=subject, node_id=heartbeat.node_id)
-        if speaker is connection:
-            # Not of those whom a proxy forwards: there may be a million.
-            connection.heartbeat = heartbeat
-        return self._accept(heartbeat, head, fields, now_ms)
+        if like is not connection.heartbeat:
+            like = with_shared_texts(like)
+            if speaker is connection:
+                # Not of those whom a proxy forwards: there may be a million.
+                connection.heartbeat = like
+        return self._accept(heartbeat, like, head, fields, now_ms)
 
     def _formed(self, head: Head) -> dict[bytes, bytes]:
         """Return the fields that count, having checked the form of the body that they announce."""
@@ -143,10 +155,10 @@ class Intake:
             raise rate_limited(wait)
 
     def _accept(
-        self, heartbeat: Heartbeat, head: Head, fields: Mapping[bytes, bytes], now_ms: int
+        self, heartbeat: Heartbeat, like: Heartbeat, head: Head, fields: Mapping[bytes, bytes], now_ms: int
     ) -> Arrival:
-        """Check what is left to check once it is known whose heartbeat it is."""
-        arrival = _arrival(heartbeat, *self._order(head, fields))
+        """Check what is left to check once it is known whose heartbeat it is; `like` has the same texts."""
+        arrival = _arrival(heartbeat, like, *self._order(head, fields))
         _check_ahead(arrival, now_ms + MAX_AHEAD_MS)
         return arrival
 
@@ -184,6 +196,8 @@ class Intake:
         return subject
 
     def _order(self, head: Head, fields: Mapping[bytes, bytes]) -> tuple[Sequence | None, Order]:
+        if head.order is not None and head.varying is not None:
+            return head.read_sequence(), head.order
         problems: list[FieldProblem] = []
         order = head.order or self._read_order(fields, problems)
         sequence = _parsed(fields, SEQUENCE_FIELD, Sequence.parse, problems)
@@ -222,14 +236,20 @@ def shared_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
 _interval_of = lru_cache(maxsize=256)(parse_interval)
 
 
-def _arrival(heartbeat: Heartbeat, sequence: Sequence | None, order: Order) -> Arrival:
+def with_shared_texts(heartbeat: Heartbeat) -> Heartbeat:
+    """Return the same heartbeat, its tags and version being the one copy of those that is kept."""
+    tags, version = shared_tags(heartbeat.tags), intern(heartbeat.version)
+    return msgspec.structs.replace(heartbeat, tags=tags, version=version)
+
+
+def _arrival(heartbeat: Heartbeat, like: Heartbeat, sequence: Sequence | None, order: Order) -> Arrival:
     payload = encode(heartbeat)
     return Arrival(
         node_id=heartbeat.node_id,
         payload=payload,
         digest=digest(payload),
-        tags=shared_tags(heartbeat.tags),
-        version=intern(heartbeat.version),
+        tags=like.tags,
+        version=like.version,
         slots=int(heartbeat.capacity["available_slots"]),
         sent_ms=heartbeat.sent_ms,
         sequence=sequence,

@@ -90,16 +90,31 @@ def decode(body: bytes | bytearray | memoryview, before: Heartbeat | None = None
         MalformedBodyError: It is not JSON, or not strict JSON.
         FieldsError: It is JSON, but fields are missing or break their rule; all of them are named.
     """
-    if is_too_deep(body if isinstance(body, bytes | bytearray) else bytes(body)):
-        raise MalformedBodyError("malformed-nesting", f"the body nests deeper than {MAX_DEPTH}")
+    return decode_next(body, before)[0]
+
+
+def decode_next(
+    body: bytes | bytearray | memoryview, before: Heartbeat | None
+) -> tuple[Heartbeat, Heartbeat]:
+    """Read a request body as `decode` does.
+
+    Returns:
+        The heartbeat, and what to pass as `before` with the next body: `before` again where all texts are as
+        they were there, so that a sender that goes on as ever leaves nothing to keep or to let go.
+    """
     try:
         heartbeat = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _decode_slowly(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        heartbeat = _decode_slowly(body)
+        return heartbeat, heartbeat
     # A null stands for an absent uptime only in Python; on the wire it has the wrong type.
-    if _is_plain(heartbeat, before) and (heartbeat.uptime_seconds is not None or b"null" not in bytes(body)):
-        return heartbeat
-    return _decode_slowly(body)
+    if _is_plain(heartbeat) and (heartbeat.uptime_seconds is not None or b"null" not in bytes(body)):
+        if before is not None and _has_same_texts(heartbeat, before):
+            return heartbeat, before
+        if _texts_are_plain(heartbeat):
+            return heartbeat, heartbeat
+    heartbeat = _decode_slowly(body)
+    return heartbeat, heartbeat
 
 
 def build(
@@ -144,11 +159,9 @@ def digest(heartbeat: Heartbeat | bytes) -> bytes:
     return hashlib.sha256(canonical).digest()
 
 
-def _is_plain(heartbeat: Heartbeat, before: Heartbeat | None) -> bool:
-    """Tell whether a decoded heartbeat keeps every rule and is normal already; false means: look closer."""
+def _is_plain(heartbeat: Heartbeat) -> bool:
+    """Tell whether time and amounts of a decoded heartbeat keep every rule and are normal already."""
     if not is_normal(heartbeat.last_heartbeat):
-        return False
-    if (before is None or not _has_same_texts(heartbeat, before)) and not _texts_are_plain(heartbeat):
         return False
     capacity = heartbeat.capacity
     if type(capacity.get("workers")) is not int or type(capacity.get("available_slots")) is not int:
@@ -181,6 +194,9 @@ def _resources_are_plain(capacity: dict[str, int | float]) -> bool:
 
 
 def _decode_slowly(body: bytes | bytearray | memoryview) -> Heartbeat:
+    # Whatever nests that deeply has been refused before: no field of a heartbeat does.
+    if is_too_deep(body if isinstance(body, bytes | bytearray) else bytes(body)):
+        raise MalformedBodyError("malformed-nesting", f"the body nests deeper than {MAX_DEPTH}")
     members = _decode_json(body)
     if not isinstance(members, dict):
         raise FieldsError((FieldProblem("$", "the body must be a JSON object"),))

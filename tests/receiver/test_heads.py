@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -13,12 +14,14 @@ from receiver.raw import Raw, head
 from receiver.scene import receiver_settings, running
 
 from openclaw_exporter.client import ClientSettings, Publisher, Report, TlsSettings, TokenSettings
+from openclaw_exporter.errors import FieldsError
 from openclaw_exporter.receiver.heads import Head, Stencil
 from openclaw_exporter.receiver.settings import LimitSettings
+from openclaw_exporter.wire.headers import Sequence
 from support.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from receiver.scene import Node, Running
@@ -51,6 +54,31 @@ def test_length_and_sequence_may_differ() -> None:
     assert known.varying == (b"299", b"1.2")
     assert known.formed == {b"openclaw-sequence": b"1.2"}
     assert known.fields == [(name.lower(), value) for name, value in later]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [b"17.8", b"17.9", b"17.10", b"18.0", b"17.0"],
+        [b".5", b"0.5", b".5", b"0.", b"0", b"", b"."],
+        [b"1.1", b"1.01", b"01.1", b"1.1.1", b"1. 1", b"1.+1", b"1.1 ", b"1.\xb2"],
+        [b"1.0", b"1.00", b"1.%d" % (2**53 - 1), b"1.%d" % 2**53, b"%d.1" % 2**53],
+    ],
+)
+def test_a_sequence_is_read_alike_whatever_came_before(values: list[bytes]) -> None:
+    known = settled(FIELDS)
+    for before in values:
+        for value in values:
+            for one in (before, value):
+                known.vary(b"300", one)
+                assert read(known.read_sequence) == read(partial(Sequence.parse, one.decode("latin-1")))
+
+
+def read(sequence: Callable[[], Sequence]) -> Sequence | str:
+    try:
+        return sequence()
+    except FieldsError as error:
+        return str(error)
 
 
 @pytest.mark.parametrize(
