@@ -94,9 +94,17 @@ class _Heard:
 
     def shift(self, before: int, after: int) -> None:
         """Move a node to another bucket."""
-        if before != after:
-            self.add(before, -1)
-            self.add(after, 1)
+        if before == after:
+            return
+        counts = self._by_bucket
+        left = counts[before] - 1
+        if left:
+            counts[before] = left
+        else:
+            del counts[before]
+        counts[after] = counts.get(after, 0) + 1
+        # A node that is heard leaves those before the moment, as a rule, and hardly ever joins them.
+        self.before += (after < self._cursor) - (before < self._cursor)
 
     def advance(self, cursor: int) -> int:
         """Move the moment; return how many were last heard before it."""
@@ -147,7 +155,14 @@ class Brake:
 
     def move(self, before: NodeState | None, after: NodeState | None) -> None:
         """Note that one state of a node takes the place of another."""
-        if before is not None and after is not None and self._is_alike(before, after):
+        if (
+            before is not None
+            and after is not None
+            and before.state == after.state == "up"
+            and before.interval == after.interval
+            and before.interruption == after.interruption == self._interruption
+        ):
+            # To the brake it differs in nothing but when it was last heard.
             self._since[after.interval].shift(_bucket(before), _bucket(after))
             return
         if before is not None:
@@ -173,14 +188,6 @@ class Brake:
                     live += one
                     silent += one * self._is_silent(state, at)
         return must_hold(live, silent)
-
-    def _is_alike(self, before: NodeState, after: NodeState) -> bool:
-        """Whether two states of a node differ to the brake in nothing but when it was last heard."""
-        return (
-            before.state == after.state == "up"
-            and before.interval == after.interval
-            and before.interruption == after.interruption == self._interruption
-        )
 
     def _add(self, state: NodeState, nodes: int) -> None:
         if state.state not in LIVE:

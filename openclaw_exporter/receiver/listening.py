@@ -8,7 +8,9 @@ stores the time with every commit and goes on from there after a restart.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from openclaw_exporter.receiver.clock import Clock
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 STALL_SECONDS: Final = 5.0
 
 
-class Moment(NamedTuple):
+class Moment(msgspec.Struct, frozen=True, gc=False):
     """A moment on the receiver's clocks.
 
     Attributes:

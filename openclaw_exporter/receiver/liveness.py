@@ -154,7 +154,7 @@ class Outcome(NamedTuple):
     epoch: int | None
 
 
-class Judgement(NamedTuple):
+class Judgement(msgspec.Struct, frozen=True, gc=False):
     """An outcome, and what has to be stored for it.
 
     Attributes:
@@ -194,8 +194,10 @@ def judge(
         return Judgement(_outcome(kind, state, arrival, at, rules))
     if arrival.replay:
         return _history(state, arrival, at, rules)
-    newer = state is None or arrival.sent_ms > state.sent_ms
-    if arrival.sequence is not None and state is not None:
+    if state is None:
+        return _registered(arrival, at, rules, scaled)
+    newer = arrival.sent_ms > state.sent_ms
+    if arrival.sequence is not None:
         if arrival.sequence.epoch < state.epoch:
             return Judgement(_outcome("epoch-conflict", state, arrival, at, rules))
         newer = arrival.sequence > (state.epoch, state.number)
@@ -264,7 +266,9 @@ def due_at(state: NodeState, interruption: int, rules: Rules) -> float:
     """Return the listening time at which `advance` has something to do, if nothing arrives."""
     if state.state in LAPSED:
         return state.lapsed_at + rules.retention
-    return late_at(state) if state.state == "up" else ends_at(state, interruption)
+    if state.state == "up":
+        return state.heard_at + _LATE_AFTER * state.interval
+    return ends_at(state, interruption)
 
 
 def expires_ms(state: NodeState, at: Moment) -> int:
@@ -290,50 +294,77 @@ def _history(state: NodeState | None, arrival: Arrival, at: Moment, rules: Rules
     return Judgement(outcome, msgspec.structs.replace(state, newest_ms=arrival.sent_ms))
 
 
-def _live(
-    state: NodeState | None, arrival: Arrival, at: Moment, rules: Rules, scaled: int, *, newer: bool
-) -> Judgement:
-    gap = None if state is None else at.seconds - state.heard_at
+def _registered(arrival: Arrival, at: Moment, rules: Rules, scaled: int) -> Judgement:
     configured = arrival.interval or rules.default_interval
-    answered = answered_interval(arrival.node_id, configured, scaled, rules)
-    interval = answered
-    if arrival.interval is None and gap is not None:
+    interval = answered_interval(arrival.node_id, configured, scaled, rules)
+    epoch, number = arrival.sequence or (-1, -1)
+    heard = NodeState(
+        node_id=arrival.node_id,
+        payload=arrival.payload,
+        tags=arrival.tags,
+        version=arrival.version,
+        slots=arrival.slots,
+        sent_ms=arrival.sent_ms,
+        newest_ms=arrival.sent_ms,
+        epoch=epoch,
+        number=number,
+        first_seen_ms=at.at_ms,
+        last_seen_ms=at.at_ms,
+        heard_at=at.seconds,
+        interruption=at.interruption,
+        interval=interval,
+        answered=interval,
+        skew_ms=arrival.sent_ms - at.at_ms,
+        state="draining" if arrival.draining else "up",
+    )
+    return Judgement(_recorded(heard, at), heard, "registered")
+
+
+def _live(
+    state: NodeState, arrival: Arrival, at: Moment, rules: Rules, scaled: int, *, newer: bool
+) -> Judgement:
+    gap = at.seconds - state.heard_at
+    configured = arrival.interval or rules.default_interval
+    interval = answered = (
+        answered_interval(arrival.node_id, configured, scaled, rules) if scaled else configured
+    )
+    if arrival.interval is None:
         interval = max(answered, min(math.ceil(gap), rules.max_interval))
     # An older heartbeat without a sequence proves life; what the node said last still stands.
-    draining = arrival.draining if newer or state is None else state.state in ("draining", "offline")
+    draining = arrival.draining if newer else state.state in ("draining", "offline")
     event: Event | None = None
-    if state is None:
-        event = "registered"
-    elif draining:
+    if draining:
         event = "draining" if state.state != "draining" else None
     elif state.state in LAPSED:
         event = "returned"
-    content = arrival if newer or state is None else state
-    sequence = arrival.sequence or ((-1, -1) if state is None else (state.epoch, state.number))
+    content = arrival if newer else state
+    epoch, number = arrival.sequence or (state.epoch, state.number)
     heard = NodeState(
         # Always the same object: a name is long, and there are many.
-        node_id=arrival.node_id if state is None else state.node_id,
+        node_id=state.node_id,
         payload=content.payload,
-        tags=content.tags if state is None or content.tags != state.tags else state.tags,
+        tags=content.tags if content.tags != state.tags else state.tags,
         version=content.version,
         slots=content.slots,
         sent_ms=content.sent_ms,
-        newest_ms=arrival.sent_ms if state is None else max(arrival.sent_ms, state.newest_ms),
-        epoch=sequence[0],
-        number=sequence[1],
-        first_seen_ms=at.at_ms if state is None else state.first_seen_ms,
-        last_seen_ms=at.at_ms if state is None else max(at.at_ms, state.last_seen_ms),
+        newest_ms=max(arrival.sent_ms, state.newest_ms),
+        epoch=epoch,
+        number=number,
+        first_seen_ms=state.first_seen_ms,
+        last_seen_ms=max(at.at_ms, state.last_seen_ms),
         heard_at=at.seconds,
         interruption=at.interruption,
         interval=interval,
         answered=answered,
         skew_ms=arrival.sent_ms - at.at_ms,
         state="draining" if draining else "up",
-        bucket=-1 if state is None else state.bucket,
-        trail=-1 if state is None else state.trail,
+        bucket=state.bucket,
+        trail=state.trail,
     )
-    was_live = state is not None and state.state not in LAPSED
+    return Judgement(_recorded(heard, at), heard, event, None if state.state in LAPSED else gap)
+
+
+def _recorded(heard: NodeState, at: Moment) -> Outcome:
     # What `expires_ms` says of a node that is heard at this moment.
-    expires = at.at_ms + 1000 * grace(is_interrupted=False) * interval
-    outcome = Outcome("recorded", expires, answered, heard.epoch if heard.epoch >= 0 else None)
-    return Judgement(outcome, heard, event, gap if was_live else None)
+    expires = at.at_ms + 1000 * _LAPSE_AFTER * heard.interval
+    return Outcome("recorded", expires, heard.answered, heard.epoch if heard.epoch >= 0 else None)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+import msgspec
+
 from openclaw_exporter.receiver.brake import Brake
 from openclaw_exporter.receiver.discovery.index import Index
 from openclaw_exporter.receiver.liveness import advance, due_at, judge
@@ -71,7 +73,7 @@ class KeyRow(NamedTuple):
     number: int | None
 
 
-class Life(NamedTuple):
+class Life(msgspec.Struct, frozen=True, gc=False):
     """One live heartbeat.
 
     Attributes:
@@ -276,32 +278,31 @@ class Registry:
             self._place(state, moment)
 
     def _judge(self, plan: Plan, arrival: Arrival, at: Moment, digests: Mapping[Key, bytes]) -> None:
-        node_id = arrival.node_id
-        key = (node_id, arrival.sent_ms)
+        node_id, sent_ms = arrival.node_id, arrival.sent_ms
+        key = (node_id, sent_ms)
         state = plan.states[node_id] if node_id in plan.states else self.nodes.get(node_id)
         row = plan.keys.get(key)
         digest = digests.get(key) if row is None else row.digest
         judgement = judge(state, arrival, at, digest, self.rules, scaled=plan.scaled)
-        plan.outcomes.append(judgement.outcome)
-        kind = judgement.outcome.kind
+        outcome, new = judgement.outcome, judgement.state
+        plan.outcomes.append(outcome)
+        kind = outcome.kind
         if kind not in ("recorded", "history"):
             return
         epoch, number = arrival.sequence or (None, None)
-        plan.keys[key] = KeyRow(
-            node_id, arrival.sent_ms, arrival.digest, kind, at.at_ms, at.seconds, epoch, number
-        )
-        plan.newest[node_id] = newest = max(arrival.sent_ms, plan.newest.get(node_id, 0))
-        if judgement.state is None:
+        plan.keys[key] = KeyRow(node_id, sent_ms, arrival.digest, kind, at.at_ms, at.seconds, epoch, number)
+        plan.newest[node_id] = newest = max(sent_ms, plan.newest.get(node_id, 0))
+        if new is None:
             return
         # A replay may have come before the first live heartbeat, and its key must still be looked up.
-        judgement.state.newest_ms = max(newest, judgement.state.newest_ms)
-        plan.states[node_id] = judgement.state
+        new.newest_ms = max(newest, new.newest_ms)
+        plan.states[node_id] = new
         if kind == "recorded":
-            plan.lives.append(Life(node_id, judgement.gap, judgement.state.skew_ms))
+            plan.lives.append(Life(node_id, judgement.gap, new.skew_ms))
         if judgement.event is not None:
-            plan.events.append((judgement.event, judgement.state))
+            plan.events.append((judgement.event, new))
         elif kind == "recorded":
-            plan.updated.append(judgement.state)
+            plan.updated.append(new)
 
     def _changes(
         self, states: Mapping[str, NodeState | None]

@@ -186,8 +186,8 @@ class EmbeddedStore(BatchingStore):
         self._registry.apply(plan)
         for event, state in plan.events:
             self._observer.happened(event, state)
-        for _, gap, skew_ms in plan.lives:
-            self._observer.heard(gap, skew_ms)
+        for life in plan.lives:
+            self._observer.heard(life.gap, life.skew_ms)
         if self._observer.wants_updates:
             for state in plan.updated:
                 self._observer.updated(state)

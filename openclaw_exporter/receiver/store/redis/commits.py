@@ -311,8 +311,8 @@ class Commits:
 
     def _tell(self, plan: Plan) -> None:
         observer = self._observer
-        for _, gap, skew_ms in plan.lives:
-            observer.heard(gap, skew_ms)
+        for life in plan.lives:
+            observer.heard(life.gap, life.skew_ms)
         if observer.wants_updates:
             for state in plan.updated:
                 observer.updated(state)
