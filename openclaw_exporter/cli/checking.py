@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from openclaw_exporter.cli.collecting import Apart
+from openclaw_exporter.plugin.testing import Finding, Report
+
 if TYPE_CHECKING:
-    from openclaw_exporter.plugin.testing import Findings, Report, Severity
+    from openclaw_exporter.plugin.host import LoadedPlugins
+    from openclaw_exporter.plugin.testing import Findings, Severity
 
 _MARKS: Final[dict[Severity, tuple[str, str]]] = {
     "passed": ("ok", "green"),
@@ -16,6 +20,35 @@ _MARKS: Final[dict[Severity, tuple[str, str]]] = {
     "warning": ("WARN", "yellow"),
     "failure": ("FAIL", "red"),
 }
+
+
+_DOWNFALLS: Final = {"exited": "observations", "deadline": "deadline", "MemoryError": "memory"}
+"""How a process of a collector fails that would take the kit along, and the check that says so."""
+
+
+def downfalls(name: str, loaded: LoadedPlugins) -> Report | None:
+    """Return what takes down a process that loads the plugin or runs a collector of it; None: nothing does.
+
+    The kit runs collectors in this process, which would not survive it, nor tell what it was.
+
+    Args:
+        name: The plugin.
+        loaded: The plugin, as `load_all` brings it.
+    """
+    brought = " ".join(loaded.distributions.get(name, ()))
+    if loaded.failures:
+        told = tuple(Finding("load", "failure", failure.message) for failure in loaded.failures)
+        return Report(name, brought, told, {})
+    found: dict[str, Findings] = {}
+    for collector in loaded.collectors:
+        if collector.isolation == "process":
+            apart = Apart(collector)
+            run = apart.run()
+            apart.close()
+            if run.error is not None and run.error_type in _DOWNFALLS:
+                text = f"{run.error}; nothing else was checked"
+                found[collector.name] = (Finding(_DOWNFALLS[run.error_type], "failure", text),)
+    return Report(name, brought, (), found) if found else None
 
 
 def as_json(report: Report) -> dict[str, Any]:

@@ -254,3 +254,39 @@ def test_a_bundled_plugin_that_needs_no_server_conforms(plugin: str) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "check", "text"),
+    [
+        (
+            "import os; os.abort()",
+            "observations",
+            "its process was ended by SIGABRT; nothing else was checked",
+        ),
+        (
+            "import os; os._exit(7)",
+            "observations",
+            "its process exited with status 7; nothing else was checked",
+        ),
+        ("return [Uptime(len(bytearray(1 << 40)))]", "memory", "MemoryError; nothing else was checked"),
+    ],
+    ids=["crash", "exit", "memory"],
+)
+def test_what_takes_a_process_down_is_told_and_not_run_here(
+    site: Site, body: str, check: str, text: str
+) -> None:
+    collector = f"""
+class Collector:
+    name = "falling"
+    isolation = "process"
+    interval = 60
+    deadline = 30
+
+    def collect(self):
+        {body}
+"""
+    site.module.write_text(MODULE.format(body=collector, collectors="[Collector()]"))
+    code, report = site.check()
+    assert (code, told(report)) == (1, [(check, text)])
+    assert [one["name"] for one in report["collectors"]] == ["falling"]

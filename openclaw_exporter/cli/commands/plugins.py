@@ -83,7 +83,7 @@ def check(context: click.Context, *, name: str, config: Path | None, as_json: bo
     Ends with 1 if a rule is broken; warnings and notes break none.
     """
     from openclaw_exporter.cli import checking  # noqa: PLC0415 - only where the command runs
-    from openclaw_exporter.cli.collecting import known_plugin  # noqa: PLC0415
+    from openclaw_exporter.cli.collecting import known_plugin, load_all  # noqa: PLC0415
     from openclaw_exporter.config import load  # noqa: PLC0415
     from openclaw_exporter.plugin.testing import check_plugin  # noqa: PLC0415
 
@@ -91,7 +91,10 @@ def check(context: click.Context, *, name: str, config: Path | None, as_json: bo
         config = context.parent.params["config"]
     known_plugin(name)
     tables = load(config, os.environ, services=()).plugins
-    report = check_plugin(name, tables, runs=runs, source=str(config or ""))
+    loaded = load_all(tables, only={name}, source=str(config or ""))
+    report = checking.downfalls(name, loaded)
+    if report is None:
+        report = check_plugin(name, tables, runs=runs, source=str(config or ""))
     if as_json:
         print_json(checking.as_json(report))
     else:
