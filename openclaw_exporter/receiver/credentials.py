@@ -6,7 +6,11 @@ import contextlib
 import logging
 import os
 import ssl
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from cryptography import x509
 
 from openclaw_exporter.errors import CredentialError, UnreadableError
 from openclaw_exporter.logs import Episodes
@@ -54,6 +58,8 @@ class Credentials:
             self._stay(error)
             self.files = kept
             self.context = server_context(settings, kept)
+        self._begins, self._ends = _validity(self.files.certificate)
+        self._look_at_clock()
 
     @property
     def authorities(self) -> bytes:
@@ -66,6 +72,7 @@ class Credentials:
         Returns:
             Whether there is a new context, and whether the client authorities are others than before.
         """
+        self._look_at_clock()
         if not self._watched.changed():
             return False, False
         try:
@@ -78,7 +85,23 @@ class Credentials:
         others = files.ca != self.authorities
         self.files = files
         self.context = context
+        self._begins, self._ends = _validity(files.certificate)
+        self._look_at_clock()
         return True, others
+
+    def _look_at_clock(self) -> None:
+        """Tell when the certificate is one that nodes refuse, whose logs alone would say so."""
+        now = time.time()
+        if self._begins <= now < self._ends:
+            self._episodes.end("certificate", "the certificate is valid now")
+            return
+        cause, at = ("has expired", self._ends) if now >= self._ends else ("is not valid yet", self._begins)
+        self._episodes.begin(
+            "certificate",
+            cause,
+            f"{self._settings.certificate}: the certificate {cause} ({datetime.fromtimestamp(at, UTC)}), "
+            "so nodes refuse this receiver; see receiver.tls.certificate",
+        )
 
     def _stay(self, error: CredentialError) -> None:
         self._watched.failed(error)
@@ -112,6 +135,16 @@ def server_context(settings: TlsSettings, files: TlsFiles) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise CredentialError(f"{ca}: {_reason(error)}; see receiver.tls.ca") from None
     return context
+
+
+def _validity(certificate: bytes) -> tuple[float, float]:
+    """Return from when and until when the first certificate holds, Unix times."""
+    try:
+        leaf = x509.load_pem_x509_certificates(certificate)[0]
+    except ValueError:
+        # OpenSSL has taken it: the handshake shows what it is worth.
+        return 0.0, float("inf")
+    return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
 
 
 def _paths(settings: TlsSettings) -> tuple[Path, Path, Path]:

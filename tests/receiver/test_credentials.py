@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
+import logging
 import shutil
 import socket
 import ssl
@@ -89,6 +91,33 @@ def test_files_that_could_not_be_opened_are_read_again(own_pki: Pki, tmp_path: P
         assert credentials.reload() == (True, False)
         assert loop.run_until_complete(key_file.refresh(unknown=False))
     assert credentials.context is not before
+
+
+def test_an_expired_certificate_is_told_once_and_its_renewal_too(
+    own_pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    settings = receiver_settings(own_pki, tmp_path)
+    certificate, key = settings.tls.certificate, settings.tls.key
+    assert certificate is not None
+    assert key is not None
+    good = certificate.read_bytes(), key.read_bytes()
+    expired = own_pki.authority.server(["localhost"], lifetime=dt.timedelta(minutes=-1))
+    certificate.write_bytes(expired.certificate_pem)
+    key.write_bytes(expired.key_pem)
+    credentials = Credentials(settings.tls)
+    assert credentials.reload() == (False, False)
+    (told,) = caplog.messages
+    assert told.startswith(f"{certificate}: the certificate has expired (")
+    assert told.endswith("), so nodes refuse this receiver; see receiver.tls.certificate")
+    caplog.clear()
+    for path, content in zip((certificate, key), good, strict=True):
+        fresh = path.with_name("fresh")
+        fresh.write_bytes(content)
+        fresh.replace(path)
+    assert credentials.reload() == (True, False)
+    (told,) = caplog.messages
+    assert told.startswith("the certificate is valid now (after ")
 
 
 def test_another_authority_ends_connections_and_what_it_signed(pki: Pki, tmp_path: Path) -> None:
