@@ -143,7 +143,7 @@ def size_of(client: redis.Redis, key: str) -> int:
 
 
 async def hour_of(client: redis.Redis, store: RedisStore) -> int:
-    """Return how many bytes the arrivals of a node take that beats for an hour."""
+    """Return how many bytes the older arrivals of a node take that beats for an hour: all but six at most."""
     node = 10_000_000
     for round_ in range(60):
         await store.record(beat(node, round_))

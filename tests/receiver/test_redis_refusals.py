@@ -67,7 +67,8 @@ def test_what_cannot_be_read_is_left_out_and_named(
             name = bytes.fromhex(broken.replace("-", ""))
             await one.beat(1000)
             client.hset(key, name, blob)
-            client.xadd(key.replace(":nodes", ":changes"), {name: blob})
+            client.hset(key.replace(":nodes", ":recent"), name, blob[:8])
+            client.xadd(key.replace(":nodes", ":changes"), {"changed": name + b"x" * 8})
             await fleet.wait(2)
             # It is not overwritten by one that does not know what it is.
             with pytest.raises(StoreUnavailableError):
@@ -85,3 +86,22 @@ def test_what_cannot_be_read_is_left_out_and_named(
     assert len(said) == 2
     assert all(node_id(2) in text for text in said)
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("lost", ["nodes", "recent"])
+def test_a_node_of_which_somebody_has_removed_a_half_beats_on(
+    server: RedisServer, client: redis.Redis, lost: str
+) -> None:
+    async def main() -> None:
+        async with Fleet(server.url) as fleet:
+            (one,) = fleet.receivers
+            await one.beat(1000)
+            assert client.delete(one.link.key(one.store._names.partition(NODE), lost)) == 1
+            assert (await one.beat(2000)).kind == "recorded"
+            assert (await one.beat(3000)).kind == "recorded"
+            two = await fleet.join()
+            for receiver in fleet.receivers:
+                assert await receiver.states() == {NODE: "up"}
+            assert (await two.beat(3000)).kind == "duplicate"
+
+    asyncio.run(main())

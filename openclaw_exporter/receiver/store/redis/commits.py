@@ -20,10 +20,11 @@ from openclaw_exporter.receiver.store.redis.packing import (
     pack_state,
     read_arrival,
     revision_of,
+    split_arrivals,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from openclaw_exporter.receiver.liveness import Arrival, NodeState
     from openclaw_exporter.receiver.registry import Key, KeyRow, Plan
@@ -36,9 +37,11 @@ _NONE: Final[Mapping[str, bytes]] = {}
 _NODES: Final = 200
 """Nodes that one call may change; about 2 ms of Redis' time."""
 
-_OFTEN: Final = 1200.0
-"""Seconds between two heartbeats of a node whose arrivals' time to live need not begin anew with each: it
-does with one of eight, and is four hours."""
+_RECENT: Final = 6
+"""Arrivals of a node that stand beside its revision, where storing one more costs no command of its own."""
+
+_READ: Final = 50
+"""Nodes whose arrivals one call reads."""
 
 
 class Found(NamedTuple):
@@ -76,6 +79,7 @@ class _Item(NamedTuple):
         state: Its new state; None: none, or it is forgotten.
         revision: Its new revision; 0: it has none.
         rows: Its new arrivals.
+        is_full: Whether those that stand beside its revision go to the older ones, if there are new ones.
     """
 
     node_id: str
@@ -83,6 +87,7 @@ class _Item(NamedTuple):
     state: NodeState | None
     revision: int
     rows: list[KeyRow]
+    is_full: bool
 
 
 class Commits:
@@ -144,13 +149,26 @@ class Commits:
             and arrival.sequence.epoch < state.epoch
         )
 
-    async def arrivals(self, nodes: Iterable[str]) -> list[Any]:
-        """Return the records of each node's arrivals, or an error."""
-        calls = []
+    async def arrivals(self, nodes: Collection[str]) -> list[Any]:
+        """Return the records of each node's arrivals, oldest first, or an error."""
+        names, script = self._names, self._link.script("arrivals")
+        groups: defaultdict[int, list[str]] = defaultdict(list)
         for node_id in nodes:
-            partition = self._names.partition(node_id)
-            calls.append(Call(partition, ("LRANGE", self._names.seen(partition, node_id), 0, -1)))
-        return await self.timed("lookup", calls)
+            groups[names.partition(node_id)].append(node_id)
+        calls, whose = [], []
+        for partition, group in groups.items():
+            for start in range(0, len(group), _READ):
+                some = group[start : start + _READ]
+                keys = [names.recent[partition], *(names.seen(partition, one) for one in some)]
+                calls.append(Call(partition, ("EVALSHA", script, len(keys), *keys, *map(node_bytes, some))))
+                whose.append(some)
+        found: dict[str, Any] = {}
+        for some, answer in zip(whose, await self.timed("lookup", calls), strict=True):
+            if isinstance(answer, list):
+                found.update(zip(some, map(_records, answer), strict=True))
+            else:
+                found.update(dict.fromkeys(some, answer))
+        return [found[node_id] for node_id in nodes]
 
     def kept(self, node_id: str, records: Sequence[bytes]) -> list[KeyRow]:
         """Return those of a node's arrivals that are not too old to count."""
@@ -169,12 +187,12 @@ class Commits:
             duplicates: Nodes that are to be told that what they sent is stored already: the replicas must
                 have it too by then.
         """
-        items = self._items(plan)
+        items = self._items(plan, newest)
         calls, whose = self._calls(plan, items, newest)
         for node_id in duplicates:
             partition = self._names.partition(node_id)
             calls.append(Call(partition, ("SET", self._names.mark[partition], "1")))
-            whose.append([_Item(node_id, 0, None, 0, [])])
+            whose.append([_Item(node_id, 0, None, 0, [], is_full=False)])
         self._announce(plan, items)
         differ: set[str] = set()
         lost: set[str] = set()
@@ -199,7 +217,7 @@ class Commits:
         finally:
             self._observer.timed(operation, time.perf_counter() - started)
 
-    def _items(self, plan: Plan) -> list[_Item]:
+    def _items(self, plan: Plan, newest: Mapping[str, bytes]) -> list[_Item]:
         known = self._mirror.registry.nodes
         rows: defaultdict[str, list[KeyRow]] = defaultdict(list)
         for row in plan.keys.values():
@@ -210,13 +228,19 @@ class Commits:
             before = known.get(node_id)
             expected = 0 if before is None else before.stored
             if state is None:
-                items.append(_Item(node_id, expected, None, last_revision(expected), []))
+                items.append(_Item(node_id, expected, None, last_revision(expected), [], is_full=True))
                 continue
             state.stored = next_revision(expected, seconds)
-            items.append(_Item(node_id, expected, state, state.stored, rows.pop(node_id, [])))
+            new = rows.pop(node_id, [])
+            there = 0 if before is None else max(before.trail, 0)
+            is_full = there + len(new) > _RECENT or node_id in newest
+            state.trail = len(new) if is_full and new else there + len(new)
+            items.append(_Item(node_id, expected, state, state.stored, new, is_full))
         for node_id, others in rows.items():
             before = known.get(node_id)
-            items.append(_Item(node_id, 0 if before is None else before.stored, None, 0, others))
+            items.append(
+                _Item(node_id, 0 if before is None else before.stored, None, 0, others, is_full=True)
+            )
         return items
 
     def _calls(
@@ -231,14 +255,13 @@ class Commits:
             events[state.node_id].append(pack_event(event, state, plan.moment))
         heard = {state.node_id for state in plan.updated}
         heard -= events.keys()
-        often = {life.node_id for life in plan.lives if life.gap is not None and life.gap < _OFTEN}
         calls: list[Call] = []
         whose: list[list[_Item]] = []
         before = max(0, round((plan.moment.seconds - KEY_LIFE_SECONDS) * 1000))
         for partition, group in by_partition.items():
             for start in range(0, len(group), _NODES):
                 some = group[start : start + _NODES]
-                calls.append(self._call(partition, some, newest, events, heard, often, before))
+                calls.append(self._call(partition, some, newest, events, heard, before))
                 whose.append(some)
         return calls, whose
 
@@ -249,33 +272,29 @@ class Commits:
         newest: Mapping[str, bytes],
         events: dict[str, list[bytes]],
         heard: set[str],
-        often: set[str],
         before: int,
     ) -> Call:
         names = self._names
         keys: list[str] = [names.nodes[partition], names.changes[partition], names.outbox[partition]]
+        keys.append(names.recent[partition])
         words: list[bytes | int] = [len(items), before]
+        lists: list[bytes | int] = []
         told: list[bytes | int] = []
         for index, item in enumerate(items, start=1):
-            node_id, expected, state, revision, rows = item
-            keys.append(names.seen(partition, node_id))
+            node_id, expected, state, revision, rows, is_full = item
             blob = b""
             if state is not None:
                 blob = pack_state(state, is_heard=node_id in heard)
             elif revision:
                 blob = pack_revision(revision)
-            words += (
-                node_bytes(node_id),
-                pack_revision(expected),
-                blob,
-                pack_arrivals(rows),
-                newest.get(node_id, b"") if rows else b"",
-                b"" if node_id in often else b"now",
-            )
+            words += (node_bytes(node_id), pack_revision(expected), blob, pack_arrivals(rows))
+            if is_full:
+                keys.append(names.seen(partition, node_id))
+                lists += (index, newest.get(node_id, b"") if rows else b"")
             for event in events.get(node_id, ()):
                 told += (index, event)
         script = self._link.script("commit")
-        return Call(partition, ("EVALSHA", script, len(keys), *keys, *words, *told))
+        return Call(partition, ("EVALSHA", script, len(keys), *keys, *words, *lists, *told))
 
     def _announce(self, plan: Plan, items: list[_Item]) -> None:
         """Say what is sent, so that it is counted once even where the answer does not come."""
@@ -316,3 +335,9 @@ class Commits:
         if observer.wants_updates:
             for state in plan.updated:
                 observer.updated(state)
+
+
+def _records(found: tuple[bytes, list[bytes]]) -> list[bytes]:
+    """Return the records of a node's arrivals, oldest first."""
+    recent, older = found
+    return split_arrivals(b"".join((*older, recent)))

@@ -1,8 +1,9 @@
 """Following what other receivers store: every partition's changes into the mirror, and the log of events.
 
-Both are asked for ten times a second. What has changed is read once from the beginning where something may
-have been missed: at the start, and after the way to its server, or the server itself, was another one. Then
-the store is right whatever the mirror knew.
+Both are asked for ten times a second. The changes say which nodes have which revision now; states are read
+where that is news, so not after the receiver's own commits. What has changed is read once from the beginning
+where something may have been missed: at the start, and after the way to its server, or the server itself, was
+another one. Then the store is right whatever the mirror knew.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from openclaw_exporter.receiver.store.redis.packing import (
     is_heard,
     is_newer,
     new_name,
+    node_bytes,
     node_name,
+    pack_revision,
+    read_changes,
     read_event,
     revision_of,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from openclaw_exporter.receiver.clock import Clock
     from openclaw_exporter.receiver.listening import Moment
@@ -148,15 +152,18 @@ class Feed:
             return False
         asked_at, at = self._clock.elapsed(), self._mirror.registry.listening.read()
         answers = await self._link.run(calls)
-        more, is_whole = False, len(partitions) == len(names.partitions)
-        for partition, answer in zip(partitions, answers, strict=False):
-            if isinstance(answer, Exception):
-                is_whole = False
+        read = {
+            one: _entries(answer)
+            for one, answer in zip(partitions, answers, strict=False)
+            if not isinstance(answer, Exception)
+        }
+        news = {one: self._news(entries, at) for one, entries in read.items()}
+        unread = await self._read_states(news, at)
+        more, is_whole = False, len(read) == len(names.partitions) and not unread
+        for partition, entries in read.items():
+            if partition in unread:
                 continue
             self._read_at[partition] = asked_at
-            entries = _entries(answer)
-            for _, fields in entries:
-                self._take(fields, at)
             if entries:
                 self._after[partition] = entries[-1][0]
             more = more or len(entries) == _CHANGES
@@ -166,12 +173,40 @@ class Feed:
             self._known_until = at
         return more
 
-    def _take(self, fields: Sequence[bytes], at: Moment) -> None:
-        wants_updates = self._observer.wants_updates
-        for node, blob in zip(fields[::2], fields[1::2], strict=True):
-            state = self._mirror.follow(node_name(node), blob, at)
-            if state is not None and wants_updates and is_heard(blob):
-                self._observer.updated(state)
+    def _news(self, entries: Iterable[Any], at: Moment) -> list[str]:
+        """Take in who was forgotten; return the nodes whose states are to be read."""
+        news: dict[str, None] = {}
+        for _, fields in entries:
+            told = dict(zip(fields[::2], fields[1::2], strict=True))
+            for node_id, revision in read_changes(told.get(b"changed", b"")):
+                if self._mirror.hears_of(node_id, revision):
+                    news[node_id] = None
+            for node_id, revision in read_changes(told.get(b"forgotten", b"")):
+                self._mirror.follow(node_id, pack_revision(revision), at)
+        return [*news]
+
+    async def _read_states(self, news: dict[int, list[str]], at: Moment) -> set[int]:
+        """Read nodes' states into the mirror; return the partitions where that was not possible."""
+        slices = [
+            (partition, nodes[start : start + _SCANNED])
+            for partition, nodes in news.items()
+            for start in range(0, len(nodes), _SCANNED)
+        ]
+        if not slices:
+            return set()
+        names = self._names.nodes
+        calls = [Call(one, ("HMGET", names[one], *map(node_bytes, nodes))) for one, nodes in slices]
+        wants_updates, unread = self._observer.wants_updates, set()
+        for (partition, nodes), answer in zip(slices, await self._link.run(calls), strict=True):
+            if isinstance(answer, Exception):
+                unread.add(partition)
+                continue
+            for node_id, blob in zip(nodes, answer, strict=True):
+                # One that is not there was forgotten since, and a later change says so.
+                state = self._mirror.follow(node_id, blob, at) if blob else None
+                if state is not None and wants_updates and is_heard(blob):
+                    self._observer.updated(state)
+        return unread
 
     def _tell(self, entries: Iterable[Any]) -> None:
         for name, fields in entries:

@@ -80,6 +80,13 @@ class Mirror:
         if known is None or is_newer(revision, known.stored):
             self._take(node_id, state, at)
 
+    def hears_of(self, node_id: str, revision: int) -> bool:
+        """Take in that a node has a revision; return whether that is news."""
+        if self._sent:
+            self.settle(node_id, revision, is_stored=True)
+        known = self.registry.nodes.get(node_id)
+        return known is None or is_newer(revision, known.stored)
+
     def follow(self, node_id: str, blob: bytes, at: Moment) -> NodeState | None:
         """Take in a change.
 
@@ -91,14 +98,10 @@ class Mirror:
         Returns:
             The state, if it is news and the node is known now.
         """
-        known = self.registry.nodes.get(node_id)
-        revision = revision_of(blob)
-        if self._sent:
-            self.settle(node_id, revision, is_stored=True)
-        if known is not None and not is_newer(revision, known.stored):
+        if not self.hears_of(node_id, revision_of(blob)):
             return None
         if len(blob) == REVISION_SIZE:
-            if known is not None:
+            if node_id in self.registry.nodes:
                 self._take(node_id, None, at)
             return None
         state = self._read(node_id, blob)

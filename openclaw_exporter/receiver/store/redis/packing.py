@@ -1,7 +1,8 @@
 """What stands in Redis, byte by byte: states with their revisions, arrivals, events, and the keys' names.
 
 A state is its revision (8 bytes, the greater number first), a byte that says whether it is no news but that
-the node was heard, and the `NodeState` in array form. A revision alone stands for a node that was forgotten.
+the node was heard, and the `NodeState` in array form; its `trail` says how many of the node's arrivals stood
+beside its revision then.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from openclaw_exporter.receiver.registry import KeyRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """What receivers of other versions write differently has another number."""
 
 NO_ARRIVAL: Final = b"-"
@@ -34,7 +35,9 @@ one of 17 million cases, and both would take it for their own. The other 40 coun
 _RESULTS: Final = ("recorded", "history")
 # In this order: when it was heard (ms), sent_ms, digest, result, at_ms, epoch, number.
 _ARRIVAL: Final = struct.Struct(">Qq32sBqqq")
+ARRIVAL_SIZE: Final = _ARRIVAL.size
 _REVISION: Final = struct.Struct(">Q")
+_CHANGE: Final = struct.Struct(">16sQ")
 REVISION_SIZE: Final = _REVISION.size
 _HEARD: Final = b"\1"
 _NEWS: Final = b"\0"
@@ -81,6 +84,7 @@ class Names:
         self.nodes = [key(number, "nodes") for number in self.partitions]
         self.changes = [key(number, "changes") for number in self.partitions]
         self.outbox = [key(number, "outbox") for number in self.partitions]
+        self.recent = [key(number, "recent") for number in self.partitions]
         self.mark = [key(number, "mark") for number in self.partitions]
         self._seen = [key(number, "seen:") for number in self.partitions]
         self.clock = key(CLOCK, "clock")
@@ -92,7 +96,7 @@ class Names:
         return crc32(node_id.encode()) % len(self.partitions)
 
     def seen(self, partition: int, node_id: str) -> str:
-        """Return the name of a node's arrivals."""
+        """Return the name of a node's older arrivals."""
         return self._seen[partition] + node_id
 
 
@@ -155,7 +159,7 @@ class States:
     def read(self, blob: bytes) -> NodeState:
         """Return a state; it is on no wheel, and `stored` is its revision."""
         state = _STATE.decode(memoryview(blob)[REVISION_SIZE + 1 :])
-        state.bucket = state.trail = -1
+        state.bucket = -1
         state.stored = revision_of(blob)
         if len(self._tags) > _MANY:
             self._tags.clear()
@@ -165,6 +169,16 @@ class States:
 
 
 _MANY: Final = 100_000
+
+
+def read_changes(blob: bytes) -> list[tuple[str, int]]:
+    """Return the nodes and revisions that an entry of the changes names."""
+    return [(node_name(node), revision) for node, revision in _CHANGE.iter_unpack(blob)]
+
+
+def split_arrivals(blob: bytes) -> list[bytes]:
+    """Return the records that stand one after the other."""
+    return [blob[start : start + ARRIVAL_SIZE] for start in range(0, len(blob), ARRIVAL_SIZE)]
 
 
 def node_bytes(node_id: str) -> bytes:

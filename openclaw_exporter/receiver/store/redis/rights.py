@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 READS: Final = (
     ("HGETALL",),
+    ("HMGET", "number"),
     ("HSCAN", 0),
-    ("LRANGE", 0, -1),
     ("XRANGE", "-", "+"),
     ("XREVRANGE", "+", "-"),
 )

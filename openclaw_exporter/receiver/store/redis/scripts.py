@@ -10,67 +10,117 @@ from typing import Final
 
 COMMIT: Final = """
 -- Compare and set: each node for itself, as long as it is what the receiver took it for.
--- KEYS: nodes, changes, outbox; then for each node its arrivals
+-- KEYS: nodes, changes, outbox, recent; then the older arrivals of those nodes that need them
 -- ARGV: how many nodes; the listening time (ms) before which arrivals are too old to keep; for each node:
---       id, revision expected ('': none), new state ('': none, a revision alone: forget it),
---       new arrivals (of one size), newest arrival expected ('': any, '-': none),
---       'now': let the arrivals' time to live begin anew ('': now and then is enough, the node beats often);
---       then the events: index of their node, event
+--       id, revision expected ('': none), new state ('': none, a revision alone: forget it), new arrivals (of
+--       one size); for each key of older arrivals: index of its node, newest arrival expected ('': any,
+--       '-': none); then the events: index of their node, event
+-- The newest arrivals of a node stand behind its revision in `recent`, all nodes' in one command; where its
+-- key is given they go from there to the older ones.
+-- Lua hashes every byte of every string: states must not be put together or read here.
 -- Returns those that were something else: index, state that is there or ''
-local SIZE, FIELDS, FIRST, LIFE = 73, 6, 3, 14400
+local SIZE, FIELDS, FIRST, LISTS, LIFE = 73, 4, 3, 5, 14400
 local count, before = tonumber(ARGV[1]), tonumber(ARGV[2])
-local ids = {}
+local ids, lists, newest = {}, {}, {}
 for i = 1, count do ids[i] = ARGV[FIRST + FIELDS * (i - 1)] end
-local present = redis.call('HMGET', KEYS[1], unpack(ids))
-local differ, stored, states, gone, told = {}, {}, {}, {}, {}
+local rest = FIRST + FIELDS * count
+for k = LISTS, #KEYS do
+  local i = tonumber(ARGV[rest])
+  lists[i], newest[i] = KEYS[k], ARGV[rest + 1]
+  rest = rest + 2
+end
+
+local function keep(seen, records)
+  local length = redis.call('RPUSH', seen, records)
+  redis.call('EXPIRE', seen, LIFE)
+  if length % 4 ~= 0 then return end
+  local old = 0
+  for _, block in ipairs(redis.call('LRANGE', seen, 0, 7)) do
+    -- When the last one of the block was heard.
+    local a, b, c, d, e, f = string.byte(block, 3 - SIZE - 1, 8 - SIZE - 1)
+    if ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f >= before then break end
+    old = old + 1
+  end
+  if old > 0 then redis.call('LPOP', seen, old) end
+end
+
+local present = redis.call('HMGET', KEYS[4], unpack(ids))
+local differ, stored, states, recent, gone, changed, ended = {}, {}, {}, {}, {}, {}, {}
 for i = 1, count do
   local at = FIRST + FIELDS * (i - 1)
-  local state, arrivals, newest, seen = ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], KEYS[3 + i]
-  local is_same = (present[i] and string.sub(present[i], 1, 8) or '') == ARGV[at + 1]
-  if is_same and newest ~= '' then
-    is_same = (redis.call('LINDEX', seen, -1) or '-') == newest
+  local id, expected, state, arrivals, seen = ids[i], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], lists[i]
+  local old = present[i] or ''
+  local kept = string.sub(old, 9)
+  local is_same = string.sub(old, 1, 8) == expected
+  if is_same and seen and newest[i] ~= '' then
+    local found = kept ~= '' and kept or redis.call('LINDEX', seen, -1) or '-'
+    is_same = string.sub(found, -SIZE) == newest[i]
   end
   if is_same then
     stored[i] = true
     if #state == 8 then
-      gone[#gone + 1] = ids[i]
+      gone[#gone + 1] = id
+      ended[#ended + 1] = id
+      ended[#ended + 1] = state
       redis.call('UNLINK', seen)
-    elseif state ~= '' then
-      states[#states + 1] = ids[i]
-      states[#states + 1] = state
-    end
-    if state ~= '' then
-      told[#told + 1] = ids[i]
-      told[#told + 1] = state
-    end
-    if arrivals ~= '' then
-      -- Each length is looked at: of arrivals that come in pairs every second one would not be seen.
-      local renews, trims = ARGV[at + 5] ~= '', false
-      for from = 1, #arrivals, SIZE do
-        local length = redis.call('RPUSH', seen, string.sub(arrivals, from, from + SIZE - 1))
-        renews, trims = renews or length % 8 == 1, trims or length % 16 == 0
+    elseif state ~= '' or expected ~= '' then
+      if seen and kept ~= '' and arrivals ~= '' then
+        keep(seen, kept)
+        kept = ''
       end
-      if renews then redis.call('EXPIRE', seen, LIFE) end
-      if trims then
-        for _ = 1, 64 do
-          local a, b, c, d, e, f = string.byte(redis.call('LINDEX', seen, 0), 3, 8)
-          if ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f >= before then break end
-          redis.call('LPOP', seen)
-        end
+      local revision = expected
+      if state ~= '' then
+        revision = string.sub(state, 1, 8)
+        states[#states + 1] = id
+        states[#states + 1] = state
+        changed[#changed + 1] = id
+        changed[#changed + 1] = revision
       end
+      recent[#recent + 1] = id
+      recent[#recent + 1] = revision .. kept .. arrivals
+    elseif arrivals ~= '' then
+      keep(seen, arrivals)
     end
   else
+    local there = redis.call('HGET', KEYS[1], id)
+    if not there then
+      -- Somebody has removed it by hand.
+      redis.call('HDEL', KEYS[4], id)
+    elseif old == '' then
+      redis.call('HSET', KEYS[4], id, string.sub(there, 1, 8))
+    end
     differ[#differ + 1] = i
-    differ[#differ + 1] = present[i] or ''
+    differ[#differ + 1] = there or ''
   end
 end
 if #states > 0 then redis.call('HSET', KEYS[1], unpack(states)) end
-if #gone > 0 then redis.call('HDEL', KEYS[1], unpack(gone)) end
-if #told > 0 then redis.call('XADD', KEYS[2], '*', unpack(told)) end
-for i = FIRST + FIELDS * count, #ARGV, 2 do
+if #recent > 0 then redis.call('HSET', KEYS[4], unpack(recent)) end
+if #gone > 0 then
+  redis.call('HDEL', KEYS[1], unpack(gone))
+  redis.call('HDEL', KEYS[4], unpack(gone))
+end
+local entry = {}
+if #changed > 0 then entry = {'changed', table.concat(changed)} end
+if #ended > 0 then
+  entry[#entry + 1] = 'forgotten'
+  entry[#entry + 1] = table.concat(ended)
+end
+if #entry > 0 then redis.call('XADD', KEYS[2], '*', unpack(entry)) end
+for i = rest, #ARGV, 2 do
   if stored[tonumber(ARGV[i])] then redis.call('XADD', KEYS[3], '*', 'event', ARGV[i + 1]) end
 end
 return differ
+"""
+
+ARRIVALS: Final = """
+-- Read the arrivals of nodes.
+-- KEYS: recent; then for each node its older arrivals; ARGV: for each node its id
+-- Returns for each: the newest arrivals, in one string; the older ones, some in each string
+local recent, found = redis.call('HMGET', KEYS[1], unpack(ARGV)), {}
+for i = 1, #ARGV do
+  found[i] = {string.sub(recent[i] or '', 9), redis.call('LRANGE', KEYS[i + 1], 0, -1)}
+end
+return found
 """
 
 ENTER: Final = """
@@ -166,7 +216,8 @@ local steps = {
   {'TIME'}, {'UNLINK', key},
   {'HSETNX', key, 'number', 1}, {'HSET', key, 'number', 1}, {'HINCRBY', key, 'number', 1},
   {'HGET', key, 'number'}, {'HMGET', key, 'number'}, {'HDEL', key, 'number'},
-  {'RPUSH', key, 1, 2}, {'EXPIRE', key, 60}, {'LINDEX', key, 0}, {'LPOP', key}, {'UNLINK', key},
+  {'RPUSH', key, 1, 2, 3}, {'EXPIRE', key, 60}, {'LINDEX', key, 0}, {'LRANGE', key, 0, 0}, {'LPOP', key, 1},
+  {'UNLINK', key},
   {'XADD', key, '*', 'number', 1}, {'XTRIM', key, 'MINID', 0}, {'UNLINK', key},
 }
 for _, step in ipairs(steps) do
@@ -180,4 +231,12 @@ end
 return 1
 """
 
-ALL: Final = {"rights": RIGHTS, "commit": COMMIT, "enter": ENTER, "clock": CLOCK, "move": MOVE, "trim": TRIM}
+ALL: Final = {
+    "rights": RIGHTS,
+    "commit": COMMIT,
+    "arrivals": ARRIVALS,
+    "enter": ENTER,
+    "clock": CLOCK,
+    "move": MOVE,
+    "trim": TRIM,
+}
