@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import redis
 
@@ -16,14 +16,32 @@ if TYPE_CHECKING:
     from support.redis_cluster import RedisCluster
 
 
+class Kill(NamedTuple):
+    """A primary's end.
+
+    Attributes:
+        at: When, Unix seconds.
+        primary: Its port.
+        replica: The port of the one that took over.
+    """
+
+    at: float
+    primary: int
+    replica: int
+
+
 class FailOver:
     """Kills primaries of a cluster of which each has one replica.
 
     Args:
         cluster: Started.
+
+    Attributes:
+        kills: What was killed so far.
     """
 
     def __init__(self, cluster: RedisCluster) -> None:
+        self.kills: list[Kill] = []
         self._cluster = cluster
         count = len(SHARES)
         self._shards = list(zip(cluster.nodes[:count], cluster.nodes[count:], strict=True))
@@ -35,6 +53,7 @@ class FailOver:
         """
         pair = self._shards[shard]
         primary, replica = wait_until(lambda: _in_order(pair), what="a replica that has everything")
+        self.kills.append(Kill(time.time(), primary.port, replica.port))
         primary.stop()
         wait_until(lambda: (_ask(replica, "ROLE") or [None])[0] == b"master", what="the fail-over")
         wait_until(lambda: _is_well(replica), what="the cluster's health")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import httpx
@@ -21,7 +22,7 @@ class Pressing(threading.Thread):
         pause: Seconds between an answer and the next heartbeat.
 
     Attributes:
-        acknowledged: The times (keys) of those that were answered 200.
+        acknowledged: The times (keys) of those that were answered 200, and when that was, Unix seconds.
         refusals: Every other answer but those that say to come back later.
     """
 
@@ -30,7 +31,7 @@ class Pressing(threading.Thread):
         self.node = node
         node.client.timeout = 10  # it tries again, and must not be silent for two intervals meanwhile
         self.pause = pause
-        self.acknowledged: set[int] = set()
+        self.acknowledged: dict[int, float] = {}
         self.refusals: list[int] = []
         self.done = threading.Event()
 
@@ -53,7 +54,7 @@ class Pressing(threading.Thread):
         except httpx.TransportError:
             return False
         if answer.status_code == httpx.codes.OK:
-            self.acknowledged.add(sent_ms)
+            self.acknowledged[sent_ms] = time.time()
         elif answer.status_code not in _LATER:
             self.refusals.append(answer.status_code)
         return answer.status_code not in _LATER

@@ -56,7 +56,10 @@ class Site:
         for number in range(receivers):
             place = directory / f"receiver-{number}"
             place.mkdir()
-            self.receivers.append(ReceiverCommand(place, pki, extra=proxy, store=store))
+            receiver = ReceiverCommand(place, pki, extra=proxy, store=store)
+            # Where a heartbeat is missing in the end, they tell who had it.
+            receiver.environment["OPENCLAW_LOG_LEVEL"] = "debug"
+            self.receivers.append(receiver)
         ports = [receiver.port for receiver in self.receivers]
         self.proxy = front(directory / "proxy", pki, *ports)
         self.swarm = Swarm(pki, self.proxy.url, directory / "nodes", count=nodes, interval=interval)

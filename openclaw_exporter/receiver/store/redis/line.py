@@ -126,6 +126,9 @@ class Line:
             said = await _ask_on(connection, self._wait(needed), 1)
         if needed:
             self._check(said[0], needed)
+        if durable:
+            has = said[0] if needed else 0
+            _logger.debug("%s: %d calls are stored, also at %d replicas", self.host, len(commands), has)
         return answers
 
     async def verify(self, keys: Sequence[str]) -> None:
