@@ -217,6 +217,35 @@ def test_another_number_of_partitions_is_refused(url: str) -> None:
     asyncio.run(main())
 
 
+def test_what_only_a_primary_had_that_was_replaced_is_no_duplicate(url: str) -> None:
+    """Its replica is asked to confirm what the primary has told, and never had it."""
+
+    async def main() -> None:
+        async with Fleet(url) as fleet:
+            (one,) = fleet.receivers
+            await one.beat(1000)
+            with redis.Redis.from_url(url) as client:
+                had = {key: client.dump(key) for key in client.scan_iter()}
+            await one.beat(2000)
+            run = one.link.run
+
+            async def meanwhile(calls: Sequence_[Call], *, durable: bool = False) -> list[Any]:
+                answers = await run(calls, durable=durable)
+                if calls[0].command[1] == one.link.script("arrivals"):
+                    one.link.run = run  # type: ignore[method-assign]
+                    with redis.Redis.from_url(url) as client:
+                        client.flushall()
+                        for key, blob in had.items():
+                            client.restore(key, 0, blob)
+                return answers
+
+            one.link.run = meanwhile  # type: ignore[method-assign]
+            assert (await one.beat(2000)).kind == "recorded"
+            assert [row.sent_ms for row in await one.store.history(NODE)] == [1000, 2000]
+
+    asyncio.run(main())
+
+
 def test_what_another_receiver_stores_during_a_look_up_is_looked_up_as_well(url: str) -> None:
     async def main() -> None:
         async with Fleet(url, 2) as fleet:

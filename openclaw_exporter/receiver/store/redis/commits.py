@@ -184,14 +184,14 @@ class Commits:
         Args:
             plan: The plan; what differs or is lost is withdrawn from it.
             newest: As `lookup` found it.
-            duplicates: Nodes that are to be told that what they sent is stored already: the replicas must
-                have it too by then.
+            duplicates: Nodes that are to be told that what they sent is stored already: it must still be, and
+                the replicas must have it too by then.
         """
         items = self._items(plan, newest)
         calls, whose = self._calls(plan, items, newest)
-        for node_id in duplicates:
-            partition = self._names.partition(node_id)
-            calls.append(Call(partition, ("SET", self._names.mark[partition], "1")))
+        stores = {row.node_id for row in plan.keys.values()}
+        for node_id in (one for one in duplicates if one not in stores):
+            calls.append(self._confirming(node_id, newest[node_id]))
             whose.append([_Item(node_id, 0, None, 0, [], is_full=False)])
         self._announce(plan, items)
         differ: set[str] = set()
@@ -296,6 +296,12 @@ class Commits:
         script = self._link.script("commit")
         return Call(partition, ("EVALSHA", script, len(keys), *keys, *words, *lists, *told))
 
+    def _confirming(self, node_id: str, newest: bytes) -> Call:
+        names, partition = self._names, self._names.partition(node_id)
+        keys = names.recent[partition], names.seen(partition, node_id), names.mark[partition]
+        script = self._link.script("confirm")
+        return Call(partition, ("EVALSHA", script, len(keys), *keys, node_bytes(node_id), newest))
+
     def _announce(self, plan: Plan, items: list[_Item]) -> None:
         """Say what is sent, so that it is counted once even where the answer does not come."""
         if not plan.events:
@@ -316,6 +322,9 @@ class Commits:
                     self._mirror.settle(item.node_id, item.revision, is_stored=False)
             return
         if not isinstance(answer, list):
+            if not answer:
+                # Its arrivals were read of a server that is not the primary any more, or there are new ones.
+                differ.add(items[0].node_id)
             return
         at = self._mirror.registry.listening.read()
         for index, blob in zip(answer[::2], answer[1::2], strict=True):

@@ -32,7 +32,11 @@ _REPLICA: Final = re.compile(rb"^slave\d+:ip=[^\r]*,port=[1-9]\d*,state=(\w+)", 
 """A replica and its state. What draws a copy once, as `redis-cli --rdb` does, has no port."""
 LEAST_VERSION: Final = (6, 2)
 """Streams trimmed by MINID, and GRANTs by subcommand, are not older."""
-_PROBE: Final = "return redis.call('SET', KEYS[1], ARGV[1], 'PX', 1000)"
+_PROBE: Final = """
+local answer = redis.pcall('SET', KEYS[1], ARGV[1], 'PX', 1000)
+-- Redis 7.0 does not say itself which command it was.
+return answer.err and redis.error_reply(answer.err .. ': SET') or answer
+"""
 _WAIT_SHARE: Final = 0.5
 """Of the time-out, what replicas get to confirm a write."""
 

@@ -123,6 +123,18 @@ end
 return found
 """
 
+CONFIRM: Final = """
+-- Look whether a node's newest arrival is what was read, maybe of another server; that is a write, so that
+-- replicas can be waited for.
+-- KEYS: recent, the node's older arrivals, mark; ARGV: its id, the newest arrival expected
+-- Returns 1, or 0 where it is not
+local kept = string.sub(redis.call('HGET', KEYS[1], ARGV[1]) or '', 9)
+local found = kept ~= '' and kept or redis.call('LINDEX', KEYS[2], -1) or '-'
+if string.sub(found, -#ARGV[2]) ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[3], 1)
+return 1
+"""
+
 ENTER: Final = """
 -- Make what all receivers share, where it is not there.
 -- KEYS: clock; ARGV: a run's name, partitions, format, now (ms; '': Redis' own)
@@ -214,6 +226,7 @@ RIGHTS: Final = """
 local key = KEYS[1]
 local steps = {
   {'TIME'}, {'UNLINK', key},
+  {'SET', key, 1}, {'UNLINK', key},
   {'HSETNX', key, 'number', 1}, {'HSET', key, 'number', 1}, {'HINCRBY', key, 'number', 1},
   {'HGET', key, 'number'}, {'HMGET', key, 'number'}, {'HDEL', key, 'number'},
   {'RPUSH', key, 1, 2, 3}, {'EXPIRE', key, 60}, {'LINDEX', key, 0}, {'LRANGE', key, 0, 0}, {'LPOP', key, 1},
@@ -235,6 +248,7 @@ ALL: Final = {
     "rights": RIGHTS,
     "commit": COMMIT,
     "arrivals": ARRIVALS,
+    "confirm": CONFIRM,
     "enter": ENTER,
     "clock": CLOCK,
     "move": MOVE,
