@@ -138,8 +138,8 @@ class RedisSentinels:
             directory / "sentinel" / "sentinel.conf",
             f"""
 sentinel monitor {self.service} 127.0.0.1 {self.master.port} 1
-sentinel down-after-milliseconds {self.service} 500
-sentinel failover-timeout {self.service} 2000
+sentinel down-after-milliseconds {self.service} 5000
+sentinel failover-timeout {self.service} 60000
 """
             + (f"sentinel auth-pass {self.service} {password}\n" if password else ""),
             engine,
