@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_trust.py
 
 The same intake in the same run: a node on a connection of its own, and nodes that a proxy forwards (RFC
-9440), known or seen for the first time; with and without a payload signature. Medians of five rounds.
+9440), known, with a new token, or seen for the first time, under an authority of the receiver's or under one
+below that; with and without a payload signature. Medians of five rounds.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from uuid import uuid4
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from cryptography.hazmat.primitives.serialization import Encoding
 from interpreter import announce
+from receiver.issuing import issue
 from receiver.scene import receiver_settings
 
+from openclaw_exporter.cli.authority import node_uri
 from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.connection import Connection
 from openclaw_exporter.receiver.deny import DenyList
@@ -39,7 +43,7 @@ from openclaw_exporter.wire.client_cert import client_cert
 from openclaw_exporter.wire.signatures import sign
 from openclaw_exporter.wire.timestamps import format_ms
 from openclaw_exporter.wire.tokens import Minter, SigningKey
-from support.pki import Pki
+from support.pki import TRUST_DOMAIN, Pki
 from support.tls_proxies import TRUSTED
 
 if TYPE_CHECKING:
@@ -63,7 +67,9 @@ class Bench:
     def __init__(self, directory: Path, *, signatures: str) -> None:
         pki = Pki(directory)
         self._settings = receiver_settings(pki, directory, proxy=TRUSTED, tokens={"signatures": signatures})
-        self._ca = pki.ca.read_bytes()
+        root, root_key = issue("root", signer=None, ca=True)
+        self._middle = issue("middle", signer=(root.subject, root_key), ca=True)
+        self._ca = pki.ca.read_bytes() + root.public_bytes(Encoding.PEM)
         self.trust = Trust(self._settings.tls, self._settings.proxy, DenyList(None))
         self.forget()
         clock = SystemClock()
@@ -76,6 +82,7 @@ class Bench:
         proxy = self._connection(_der(pki.proxy().certificate))
         self.direct: list[Request] = []
         self.forwarded: list[Request] = []
+        self.renewed: list[Request] = []
         for _ in range(NODES):
             node_id = str(uuid4())
             der = _der(pki.node(node_id).certificate)
@@ -83,6 +90,10 @@ class Bench:
             self.direct.append(Request(headers, body, self._connection(der)))
             shown = [*headers, (b"client-cert", client_cert(der).encode())]
             self.forwarded.append(Request(shown, body, proxy))
+            token = self._token(node_id, der, age=1)
+            fields = [(name, token if name == b"authorization" else value) for name, value in shown]
+            self.renewed.append(Request(fields, body, proxy))
+        self.below = [self._below(proxy, signed=signatures == "require") for _ in range(NODES)]
 
     def forget(self) -> None:
         """Let every forwarded certificate be looked at once more, as after a change of the CA."""
@@ -91,6 +102,18 @@ class Bench:
     def admit(self, request: Request) -> None:
         """Take one heartbeat in."""
         self._intake.admit(request.connection, Head(request.headers), request.body)
+
+    def _below(self, proxy: Connection, *, signed: bool) -> Request:
+        """Return the request of a node whose certificate an intermediate authority has signed."""
+        middle, key = self._middle
+        node_id = str(uuid4())
+        uri = node_uri(TRUST_DOMAIN, node_id)
+        leaf, _ = issue("leaf", signer=(middle.subject, key), ca=False, uri=uri)
+        der = leaf.public_bytes(Encoding.DER)
+        headers, body = self._heartbeat(node_id, der, signed=signed)
+        chain = client_cert(middle.public_bytes(Encoding.DER)).encode()
+        headers += [(b"client-cert", client_cert(der).encode()), (b"client-cert-chain", chain)]
+        return Request(headers, body, proxy)
 
     def _connection(self, der: bytes) -> Connection:
         tls = SimpleNamespace(getpeercert=lambda **_: der, version=lambda: "TLSv1.3")
@@ -102,7 +125,6 @@ class Bench:
         self, node_id: str, der: bytes, *, signed: bool
     ) -> tuple[list[tuple[bytes, bytes]], bytes]:
         now = time.time()
-        token = self._minter.mint(node_id, thumbprint=thumbprint(der), now=now).text
         body = json.dumps(
             {
                 "node_id": node_id,
@@ -120,7 +142,7 @@ class Bench:
             "host": "receiver:8443",
             "content-type": "application/json",
             "content-length": str(len(body)),
-            "authorization": f"Bearer {token}",
+            "authorization": self._token(node_id, der).decode(),
             "openclaw-interval": "60",
             "openclaw-sequence": "1770000000000.7",
         }
@@ -135,6 +157,11 @@ class Bench:
             )
             fields |= {name.lower(): value for name, value in made.items()}
         return [(name.encode(), value.encode()) for name, value in fields.items()], body
+
+    def _token(self, node_id: str, der: bytes, *, age: float = 0.0) -> bytes:
+        """Return the value of `Authorization`."""
+        token = self._minter.mint(node_id, thumbprint=thumbprint(der), now=time.time() - age)
+        return f"Bearer {token.text}".encode()
 
 
 def _der(certificate: Path) -> bytes:
@@ -169,7 +196,15 @@ def rows(directory: Path) -> Iterator[tuple[str, float]]:
             measure(bench.admit, bench.forwarded, lambda: None),
         )
         if policy == "off":
+            turns = [request for pair in zip(bench.renewed, bench.forwarded, strict=True) for request in pair]
+            yield "forwarded, certificate known, token new", measure(bench.admit, turns, lambda: None)
             yield "forwarded for the first time", measure(bench.admit, bench.forwarded, bench.forget)
+            for request in bench.below:
+                bench.admit(request)
+            yield (
+                "the same, below an intermediate authority",
+                measure(bench.admit, bench.below, bench.forget),
+            )
 
 
 def main() -> None:
