@@ -155,11 +155,13 @@ class Worker:
     def _run(self) -> None:
         began = time.monotonic()
         checked: Checked | None = None
-        failure: BaseException | None = None
+        failure: tuple[str, str] | None = None
         try:
             checked = self._source.run()
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit too
-            failure = error
+            # The text is the plugin's own code as well: its deadline is not over yet.
+            error_type = getattr(error, "error_type", None) or type(error).__name__
+            failure = str(error_type), describe_error(error)
         self._on_run(self.loaded, time.monotonic() - began)
         with self._lock:
             given_up, self._started, self._overdue = self._overdue, None, False
@@ -168,8 +170,7 @@ class Worker:
         if checked is not None:
             self._ended(checked)
         elif failure is not None:
-            error_type = getattr(failure, "error_type", None) or type(failure).__name__
-            self._failed(str(error_type), describe_error(failure))
+            self._failed(*failure)
 
     def _ended(self, checked: Checked) -> None:
         for rejection in checked.rejected:

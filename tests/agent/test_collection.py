@@ -240,6 +240,25 @@ def test_only_so_many_error_types_are_told_apart(running: Running) -> None:
     assert errors["Error0"] == 1
 
 
+def test_an_error_whose_text_hangs_is_given_up_at_the_deadline_too(running: Running) -> None:
+    go_on = threading.Event()
+
+    class HangingError(Exception):
+        def __str__(self) -> str:
+            go_on.wait()
+            return "at last"
+
+    def collect() -> Iterable[Any]:
+        raise HangingError
+
+    running.collection.replace([loaded("hanging", collect, interval=3600, deadline=0.5)])
+    try:
+        wait_until(lambda: running.state("hanging").error_type)
+        assert running.state("hanging").error_type == "deadline"
+    finally:
+        go_on.set()
+
+
 def test_replacing_keeps_what_is_unchanged_and_ends_what_is_gone(running: Running) -> None:
     kept = loaded("kept", lambda: [Uptime(1.0)])
     gone = loaded("gone", lambda: [Capacity("workers", 1)])
