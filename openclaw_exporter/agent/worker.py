@@ -159,9 +159,8 @@ class Worker:
         try:
             checked = self._source.run()
         except BaseException as error:  # noqa: BLE001 - a plugin may raise anything, SystemExit too
-            # The text is the plugin's own code as well: its deadline is not over yet.
-            error_type = getattr(error, "error_type", None) or type(error).__name__
-            failure = str(error_type), describe_error(error)
+            # Its words are the plugin's own code as well: its deadline is not over yet.
+            failure = _words_of(error)
         self._on_run(self.loaded, time.monotonic() - began)
         with self._lock:
             given_up, self._started, self._overdue = self._overdue, None, False
@@ -232,3 +231,12 @@ class Worker:
             series_budget=self.loaded.series_budget,
             **known,  # type: ignore[arg-type] # the two callers' literal keywords
         )
+
+
+def _words_of(error: BaseException) -> tuple[str, str]:
+    """Return the type and the text of what a plugin raised; its class' name where they cannot be had."""
+    name = type(error).__name__
+    try:
+        return str(getattr(error, "error_type", None) or name), describe_error(error)
+    except BaseException:  # noqa: BLE001 - as where it was raised
+        return name, name

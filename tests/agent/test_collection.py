@@ -259,6 +259,27 @@ def test_an_error_whose_text_hangs_is_given_up_at_the_deadline_too(running: Runn
         go_on.set()
 
 
+class SpeechlessError(Exception):
+    @property
+    def error_type(self) -> str:
+        raise KeyError("error_type")
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+def test_an_error_that_cannot_be_told_does_not_end_its_collector(running: Running) -> None:
+    runs: list[float] = []
+
+    def collect() -> Iterable[Any]:
+        runs.append(time.monotonic())
+        raise SpeechlessError
+
+    running.collection.replace([loaded("speechless", collect)])
+    wait_until(lambda: len(runs) > 2, what="further runs")
+    assert running.state("speechless").error_type == "SpeechlessError"
+
+
 def test_replacing_keeps_what_is_unchanged_and_ends_what_is_gone(running: Running) -> None:
     kept = loaded("kept", lambda: [Uptime(1.0)])
     gone = loaded("gone", lambda: [Capacity("workers", 1)])
