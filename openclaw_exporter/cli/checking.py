@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from openclaw_exporter.cli.collecting import Apart
+from openclaw_exporter.plugin.runner import Runner
 from openclaw_exporter.plugin.testing import Finding, Report
 
 if TYPE_CHECKING:
@@ -48,7 +49,12 @@ def downfalls(name: str, loaded: LoadedPlugins) -> Report | None:
             if run.error is not None and run.error_type in _DOWNFALLS:
                 text = f"{run.error}; nothing else was checked"
                 found[collector.name] = (Finding(_DOWNFALLS[run.error_type], "failure", text),)
-    return Report(name, brought, (), found) if found else None
+    if found:
+        return Report(name, brought, (), found)
+    for collector in loaded.collectors:
+        # The kit makes them once more: what only one may have, a port or a lock, has to be free by then.
+        Runner(collector.collector, deadline=collector.deadline, series_budget=1).close()
+    return None
 
 
 def as_json(report: Report) -> dict[str, Any]:

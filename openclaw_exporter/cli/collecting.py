@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
@@ -11,7 +10,7 @@ from openclaw_exporter.agent.isolation import ChildSource
 from openclaw_exporter.agent.pipe import ChildError
 from openclaw_exporter.agent.settings import CollectionSettings, ProcessSettings
 from openclaw_exporter.errors import UserError
-from openclaw_exporter.plugin.guard import Guard, Rejection
+from openclaw_exporter.plugin.guard import Checked, Guard, Rejection
 from openclaw_exporter.plugin.host import LoadedPlugins, installed_plugins, load_plugins, scan_plugins
 from openclaw_exporter.plugin.observations import Observation
 from openclaw_exporter.plugin.options import nearest
@@ -100,8 +99,10 @@ def load_all(
     )
 
 
-class Apart:
+class Apart(Runner):
     """Runs one collector in a process of its own, with the limits that the agent gives it by default.
+
+    The process keeps its deadlines itself; the thread is for what a collector says without one, `absent()`.
 
     Args:
         loaded: The collector.
@@ -112,19 +113,28 @@ class Apart:
         # Nobody here waits a minute for a driver that hangs; its process is left behind all the same.
         limits = replace(limits, long_grace=limits.grace)
         self._source = ChildSource(loaded, Guard(loaded.series_budget), limits)
+        self._failure: ChildError | None = None
+        patience = limits.start_deadline + loaded.deadline + 2 * limits.grace
+        super().__init__(loaded.collector, deadline=patience, series_budget=loaded.series_budget)
 
     def run(self) -> Run:
         """Collect once."""
-        started = time.monotonic()
-        try:
-            checked = self._source.run()
-        except ChildError as error:
-            return Run(time.monotonic() - started, error=str(error), error_type=error.error_type)
-        return Run(time.monotonic() - started, checked=checked)
+        run, failure = super().run(), self._failure
+        if run.failed or failure is None:
+            return run
+        return replace(run, error=str(failure), error_type=failure.error_type)
 
-    def close(self) -> None:
-        """End the process."""
+    def _collect(self) -> Checked:
+        self._failure = None
+        try:
+            return self._source.run()
+        except ChildError as error:
+            self._failure = error
+            return Checked((), ())
+
+    def _close(self) -> Checked:
         self._source.close()
+        return Checked((), ())
 
 
 class Round:

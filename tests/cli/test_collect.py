@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from openclaw_exporter.cli.collecting import Apart
+from openclaw_exporter.plugin.host import LoadedCollector
 
 HERE = Path(__file__).parent
 
@@ -104,6 +108,59 @@ def test_a_plugin_whose_table_asks_for_a_process_is_not_imported_here(site: Site
     assert (result.returncode, result.stdout) == (1, "")
     assert "plugin 'probe': it cannot be loaded in a process of its own" in result.stderr
     assert "status 9" in result.stderr
+
+
+FAILING_ABSENT = """
+from openclaw_exporter.plugin import Uptime, hookimpl
+
+class Good:
+    name = "good"
+
+    def collect(self):
+        return [Uptime(5)]
+
+class Bad(Good):
+    name = "bad"
+    isolation = "process"
+    interval = 60
+    deadline = 30
+
+    def absent(self):
+        raise OSError("the bus is gone")
+
+@hookimpl
+def openclaw_collectors(options):
+    return [Bad(), Good()]
+"""
+
+
+def test_a_collector_that_cannot_say_whether_it_is_absent_is_named(site: Site) -> None:
+    (site.path / "openclaw_probe.py").write_text(FAILING_ABSENT)
+    result = site.run("collect", "probe", "--json")
+    assert (result.returncode, result.stderr) == (1, "")
+    told = {one["collector"]: one["error"] for one in json.loads(result.stdout)["collectors"]}
+    assert told == {"bad": "OSError: the bus is gone", "good": None}
+
+
+def test_a_collector_that_hangs_before_its_process_has_begun_is_given_up() -> None:
+    go_on = threading.Event()
+
+    class Hanging:
+        name = "hanging"
+
+        def collect(self) -> tuple[()]:
+            return ()
+
+        def absent(self) -> None:
+            go_on.wait()
+
+    apart = Apart(LoadedCollector("probe", "hanging", Hanging(), 60, 30, "process", 100, {}))
+    apart.deadline = 0.3
+    try:
+        assert apart.run().overdue
+    finally:
+        go_on.set()
+        apart.close()
 
 
 def test_what_the_host_refuses_is_named_and_ends_with_1(site: Site) -> None:

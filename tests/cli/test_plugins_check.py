@@ -290,3 +290,27 @@ class Collector:
     code, report = site.check()
     assert (code, told(report)) == (1, [(check, text)])
     assert [one["name"] for one in report["collectors"]] == ["falling"]
+
+
+def test_what_only_one_may_have_is_free_when_the_kit_makes_a_collector_again(
+    site: Site, tmp_path: Path
+) -> None:
+    collector = f"""
+import fcntl
+
+class Collector:
+    name = "alone"
+
+    def __init__(self):
+        self.lock = open({str(tmp_path / "lock")!r}, "w")
+        fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def collect(self):
+        return [Uptime(5)]
+
+    def close(self):
+        self.lock.close()
+"""
+    site.module.write_text(MODULE.format(body=collector, collectors="[Collector()]"))
+    code, report = site.check()
+    assert (code, [one["name"] for one in report["collectors"]]) == (0, ["alone"]), report
