@@ -7,7 +7,6 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509 import verification as v
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -46,14 +45,14 @@ class Authorities:
         source: Its name, for the error text.
 
     Raises:
-        CredentialError: It holds no certificate.
+        CredentialError: It holds no certificate, or one that cannot be read.
     """
 
     def __init__(self, pem: bytes, source: str) -> None:
         try:
             roots = x509.load_pem_x509_certificates(pem)
             store = v.Store(roots)
-        except (ValueError, UnsupportedAlgorithm):
+        except Exception:  # noqa: BLE001 - OpenSSL may have taken what this parser raises anything for
             raise CredentialError(f"{source}: not usable PEM; see receiver.tls.ca") from None
         self._builder = _builder(store, _issuers())
         sound = [root for root in roots if _is_issuer(root)]
@@ -119,7 +118,7 @@ class Authorities:
     def _note(self, between: tuple[bytes, ...], path: _Path | None) -> None:
         if path is None:
             return
-        while len(self._paths) >= _PATHS:
+        if between not in self._paths and len(self._paths) >= _PATHS:
             del self._paths[next(iter(self._paths))]
         self._paths[between] = path
 

@@ -18,7 +18,7 @@ from openclaw_exporter.receiver.files import Watched
 from openclaw_exporter.receiver.kept import TlsFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from openclaw_exporter.receiver.settings import TlsSettings
@@ -33,6 +33,7 @@ class Credentials:
         settings: The table `[receiver.tls]`.
         kept: What to go on with where the files cannot be used now.
         logger: Who is told.
+        accepts: Reads the client authorities for something else; raises `CredentialError` where it cannot.
 
     Attributes:
         files: What is in use.
@@ -43,15 +44,19 @@ class Credentials:
     """
 
     def __init__(
-        self, settings: TlsSettings, kept: TlsFiles | None = None, logger: logging.Logger = _logger
+        self,
+        settings: TlsSettings,
+        kept: TlsFiles | None = None,
+        logger: logging.Logger = _logger,
+        accepts: Callable[[bytes], object] | None = None,
     ) -> None:
         self._settings = settings
+        self._accepts = accepts
         self._watched = Watched(*(path for path in _paths(settings)))
         self._watched.changed()
         self._episodes = Episodes(logger)
         try:
-            self.files = _read(settings)
-            self.context = server_context(settings, self.files)
+            self.files, self.context = self._load()
         except CredentialError as error:
             if kept is None:
                 raise
@@ -76,8 +81,7 @@ class Credentials:
         if not self._watched.changed():
             return False, False
         try:
-            files = _read(self._settings)
-            context = server_context(self._settings, files)
+            files, context = self._load()
         except CredentialError as error:
             self._stay(error)
             return False, False
@@ -88,6 +92,13 @@ class Credentials:
         self._begins, self._ends = _validity(files.certificate)
         self._look_at_clock()
         return True, others
+
+    def _load(self) -> tuple[TlsFiles, ssl.SSLContext]:
+        files = _read(self._settings)
+        context = server_context(self._settings, files)
+        if self._accepts is not None:
+            self._accepts(files.ca)
+        return files, context
 
     def _look_at_clock(self) -> None:
         """Tell when the certificate is one that nodes refuse, whose logs alone would say so."""
@@ -141,8 +152,7 @@ def _validity(certificate: bytes) -> tuple[float, float]:
     """Return from when and until when the first certificate holds, Unix times."""
     try:
         leaf = x509.load_pem_x509_certificates(certificate)[0]
-    except ValueError:
-        # OpenSSL has taken it: the handshake shows what it is worth.
+    except Exception:  # noqa: BLE001 - OpenSSL has taken it: the handshake shows what it is worth
         return 0.0, float("inf")
     return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
 

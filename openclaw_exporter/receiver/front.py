@@ -113,10 +113,10 @@ class Front:
         self._credentials: Credentials | None = None
         self._trust: Trust | None = None
         if not self._is_open:
-            self._credentials = Credentials(tls, kept.tls)
             deny = DenyList(tls.deny_list)
-            deny.open(kept.denied)
             self._trust = Trust(tls, settings.proxy, deny)
+            self._credentials = Credentials(tls, kept.tls, accepts=self._trust.read_authorities)
+            deny.open(kept.denied)
             self._trust.use_authorities(self._credentials.authorities)
         self._keys = KeyRing(TokenSettings() if self._is_open else settings.tokens, clock, fetch)
         rate = RateLimit(settings.limits.rate, settings.limits.burst)

@@ -73,7 +73,7 @@ class Trust:
     Args:
         tls: The table `[receiver.tls]`.
         proxy: The table `[receiver.proxy]`.
-        deny: The deny list, open.
+        deny: The deny list; open before anybody comes.
 
     Raises:
         ConfigError: The table `[receiver.tls]` says of no names, or of two kinds.
@@ -94,12 +94,19 @@ class Trust:
         """Verify forwarded certificates with these authorities from now on.
 
         Raises:
-            CredentialError: There is no certificate among them.
+            CredentialError: See `read_authorities`.
         """
         # What is remembered was verified by others, and is verified once more when it is met again: to forget
         # a fleet at once would take too long.
-        if self._names:
-            self._authorities = Authorities(pem, str(self._ca))
+        self._authorities = self.read_authorities(pem)
+
+    def read_authorities(self, pem: bytes) -> Authorities | None:
+        """Return these authorities; None: no proxy is believed, so nobody has to verify by them.
+
+        Raises:
+            CredentialError: There is no certificate among them, or one that cannot be read.
+        """
+        return Authorities(pem, str(self._ca)) if self._names else None
 
     def reload(self) -> bool:
         """Read the deny list again where it has changed; return whether others are denied now than before."""

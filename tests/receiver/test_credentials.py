@@ -24,17 +24,20 @@ from receiver.scene import Node, problem, receiver_settings, running
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.receiver import keys
 from openclaw_exporter.receiver.credentials import Credentials
+from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.receiver.embedding import Receiver
 from openclaw_exporter.receiver.files import Watched
 from openclaw_exporter.receiver.settings import IssuerSettings
+from openclaw_exporter.receiver.trust import Trust
 from openclaw_exporter.wire.tokens import SigningKey, public_jwks
 from support.descriptors import none_left
 from support.key_server import KeyServer
 from support.pki import Pki
+from support.tls_proxies import TRUSTED
 from support.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from receiver.scene import Running
@@ -91,6 +94,51 @@ def test_files_that_could_not_be_opened_are_read_again(own_pki: Pki, tmp_path: P
         assert credentials.reload() == (True, False)
         assert loop.run_until_complete(key_file.refresh(unknown=False))
     assert credentials.context is not before
+
+
+def first_of_a_later_version(pem: bytes) -> bytes:
+    """Return certificates of which the first says that it is of version 5."""
+    first = x509.load_pem_x509_certificates(pem)[0].public_bytes(Encoding.DER)
+    later = first.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x04", 1)
+    return ssl.DER_cert_to_PEM_cert(later).encode() + pem
+
+
+def as_trusted(pem: bytes) -> bytes:
+    return pem.replace(b" CERTIFICATE-", b" TRUSTED CERTIFICATE-")
+
+
+@pytest.mark.parametrize("spoil", [first_of_a_later_version, as_trusted])
+def test_authorities_that_only_a_handshake_can_read_replace_none_behind_a_proxy(
+    own_pki: Pki, tmp_path: Path, spoil: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    tls = receiver_settings(own_pki, tmp_path).tls
+    trust = Trust(tls, TRUSTED, DenyList(None))
+    credentials, others = Credentials(tls, accepts=trust.read_authorities), Credentials(tls)
+    before = credentials.files
+    fresh = own_pki.ca.with_name("fresh")
+    fresh.write_bytes(spoil(own_pki.ca.read_bytes()))
+    fresh.replace(own_pki.ca)
+    assert others.reload() == (True, True)
+    assert credentials.reload() == (False, False)
+    assert credentials.files is before
+    (told,) = [one for one in caplog.messages if "stays in use" in one]
+    assert told.startswith(f"{own_pki.ca}: not usable PEM; see receiver.tls.ca")
+    with pytest.raises(CredentialError, match=f"^{own_pki.ca}: not usable PEM"):
+        Credentials(tls, accepts=trust.read_authorities)
+    trust.use_authorities(before.ca)
+
+
+def test_a_certificate_whose_dates_cannot_be_read_is_used(own_pki: Pki, tmp_path: Path) -> None:
+    tls = receiver_settings(own_pki, tmp_path).tls
+    credentials = Credentials(tls)
+    certificate = tls.certificate
+    assert certificate is not None
+    fresh = certificate.with_name("fresh")
+    (whole,) = x509.load_pem_x509_certificates(certificate.read_bytes())[:1]
+    later = first_of_a_later_version(whole.public_bytes(Encoding.PEM)).split(b"-----BEGIN")[1]
+    fresh.write_bytes(b"-----BEGIN" + later)
+    fresh.replace(certificate)
+    assert credentials.reload() == (True, False)
 
 
 def test_an_expired_certificate_is_told_once_and_its_renewal_too(

@@ -55,9 +55,9 @@ class Keeper:
         """
         settings = self._settings
         if not settings.insecure_dev:
-            credentials = Credentials(settings.tls, logger=_nobody)
+            trust = Trust(settings.tls, settings.proxy, self._deny)
+            credentials = Credentials(settings.tls, logger=_nobody, accepts=trust.read_authorities)
             self._deny.open()
-            Trust(settings.tls, settings.proxy, self._deny).use_authorities(credentials.authorities)
             await self._keys.open()
             self._credentials = credentials
 
