@@ -63,6 +63,22 @@ def test_arrivals_that_come_in_pairs_live_as_long_and_no_longer(
     asyncio.run(main())
 
 
+def test_a_long_replay_does_not_outlive_its_hour_by_much(server: RedisServer, client: redis.Redis) -> None:
+    async def main() -> None:
+        async with Fleet(server.url) as fleet:
+            (one,) = fleet.receivers
+            await one.beat(10_000, interval=900)
+            for number in range(100):
+                await one.beat(2000 + number, replay=True)
+            assert client.llen(seen(client)) >= 100
+            for number in range(1, 70):
+                await fleet.wait(60 if number > 6 else 800, every=5.0)
+                await one.beat((number + 1) * 10_000, interval=900)
+            assert client.llen(seen(client)) < 30
+
+    asyncio.run(main())
+
+
 def test_what_was_trimmed_while_a_receiver_stood_still_is_read_anew(
     server: RedisServer, client: redis.Redis
 ) -> None:

@@ -34,14 +34,18 @@ local function keep(seen, records)
   local length = redis.call('RPUSH', seen, records)
   redis.call('EXPIRE', seen, LIFE)
   if length % 4 ~= 0 then return end
-  local old = 0
-  for _, block in ipairs(redis.call('LRANGE', seen, 0, 7)) do
-    -- When the last one of the block was heard.
-    local a, b, c, d, e, f = string.byte(block, 3 - SIZE - 1, 8 - SIZE - 1)
-    if ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f >= before then break end
-    old = old + 1
+  -- A replay leaves many small blocks, which become too old at once.
+  for _ = 1, 8 do
+    local old = 0
+    for _, block in ipairs(redis.call('LRANGE', seen, 0, 7)) do
+      -- When the last one of the block was heard.
+      local a, b, c, d, e, f = string.byte(block, 3 - SIZE - 1, 8 - SIZE - 1)
+      if ((((a * 256 + b) * 256 + c) * 256 + d) * 256 + e) * 256 + f >= before then break end
+      old = old + 1
+    end
+    if old > 0 then redis.call('LPOP', seen, old) end
+    if old < 8 then return end
   end
-  if old > 0 then redis.call('LPOP', seen, old) end
 end
 
 local present = redis.call('HMGET', KEYS[4], unpack(ids))
