@@ -1,7 +1,7 @@
 """Three receivers behind a proxy, on a Redis Cluster whose primaries are killed under load.
 
-No node is lost, none expires but those that fell silent, and each of those is counted once. `OPENCLAW_KILLS`
-says how many primaries die in the long form, `OPENCLAW_AWAY` for how many seconds the whole Redis is gone.
+No node is lost, none expires but those that fell silent, and each of those is counted once. `SOAK_KILLS`
+says how many primaries die in the long form, `SOAK_AWAY` for how many seconds the whole Redis is gone.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from support.swarm import SwarmNode
     from support.tls_proxies import TlsProxy
 
-KILLS = int(os.environ.get("OPENCLAW_KILLS", "40"))
-AWAY = float(os.environ.get("OPENCLAW_AWAY", "20"))
+KILLS = int(os.environ.get("SOAK_KILLS", "40"))
+AWAY = float(os.environ.get("SOAK_AWAY", "20"))
 FRONTS: dict[str, type[TlsProxy]] = {"haproxy": HAProxy, "nginx": Nginx}
 INTERVAL = 10
 """Of the nodes here, so that those that die expire soon."""

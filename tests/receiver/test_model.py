@@ -18,7 +18,7 @@ from receiver.lives import SETTINGS, STORES, failure_of, history_of
 
 from support.skip import binary
 
-STEPS = int(os.environ.get("OPENCLAW_MODEL_STEPS", "1000000"))
+STEPS = int(os.environ.get("SOAK_STEPS", "1000000"))
 SEED = os.environ.get("OPENCLAW_MODEL_SEED")
 A_HISTORY = 20_000
 """Steps of one history."""
