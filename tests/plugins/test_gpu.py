@@ -1,7 +1,7 @@
 """The gpu plugin on NVIDIA: present, absent or unknown, and never zero for an error.
 
 The driver's library is replaced where a machine would have to have, lose or break a GPU. With a GPU there,
-set OPENCLAW_GPU_RECORD to a file, and the hardware test keeps there what it measured.
+set TESTS_GPU_RECORD to a file, and the hardware test keeps there what it measured.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def test_on_a_machine_with_a_gpu_every_device_is_measured() -> None:
     assert all(0 <= used <= limit for used, limit in pairs)
     versions = {o.attributes.get("hw.driver_version") for o in checked.observations if is_of_gpu(o)}
     assert None not in versions
-    if record := os.environ.get("OPENCLAW_GPU_RECORD"):
+    if record := os.environ.get("TESTS_GPU_RECORD"):
         Path(record).write_text(json.dumps(kept(checked.observations), indent=1))
 
 

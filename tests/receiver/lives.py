@@ -120,6 +120,6 @@ async def _failure(
     tail, again = await shortest_tail(fresh, rules, lived) or (lived[-20:], failure)
     told = "\n".join(f"  {happening}" for happening in tail)
     return (
-        f"history {seed} (OPENCLAW_MODEL_SEED={seed}) fails after {sum(map(steps, lived))} steps:\n"
+        f"history {seed} (MODEL_SEED={seed}) fails after {sum(map(steps, lived))} steps:\n"
         f"{failure.text}\nThe shortest end of it that fails by itself, with {rules}:\n{told}\n{again.text}"
     )

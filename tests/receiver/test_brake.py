@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from support.pki import Pki
 
-EXAMPLES = int(os.environ.get("OPENCLAW_MODEL_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "60"))
 
 
 class Fleet:

@@ -1,7 +1,7 @@
 """The registry against the reference over long histories, with the same test for each store.
 
 A million steps (`make soak`), a step being a heartbeat or whatever else happens; some thousands in `make
-test`. A history is made of one number, which a failure names: `OPENCLAW_MODEL_SEED` lives through it alone.
+test`. A history is made of one number, which a failure names: `MODEL_SEED` lives through it alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from receiver.lives import SETTINGS, STORES, failure_of, history_of
 from support.skip import binary
 
 STEPS = int(os.environ.get("SOAK_STEPS", "1000000"))
-SEED = os.environ.get("OPENCLAW_MODEL_SEED")
+SEED = os.environ.get("MODEL_SEED")
 A_HISTORY = 20_000
 """Steps of one history."""
 

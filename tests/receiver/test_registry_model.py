@@ -18,7 +18,7 @@ from receiver.virtual import World, arrival, node_id
 from openclaw_exporter.receiver.liveness import Rules
 from openclaw_exporter.wire.headers import Sequence
 
-EXAMPLES = int(os.environ.get("OPENCLAW_MODEL_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "150"))
 RULES = Rules(default_interval=6, max_interval=12, retention=60.0)
 
 nodes = st.integers(0, 2).map(node_id)

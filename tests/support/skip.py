@@ -31,7 +31,7 @@ def built(name: str) -> str:
     PATH is not looked at for Prometheus: what Debian has there is version 2, without an OTLP endpoint.
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    tools = Path(os.environ.get("OPENCLAW_TEST_TOOLS") or caches / "openclaw-exporter")
+    tools = Path(os.environ.get("TESTS_TOOLS") or caches / "openclaw-exporter")
     path = tools / "bin" / name
     if not path.exists():
         pytest.skip(f"there is no {path}: run .ci/install-observability")
