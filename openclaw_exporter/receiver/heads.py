@@ -8,12 +8,13 @@ those that the parser has read before, it need not read them again (`Stencil`).
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.wire.headers import SEQUENCE, Sequence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Self
 
     from openclaw_exporter.receiver.connection import Verdict
@@ -24,6 +25,9 @@ Field = tuple[bytes, bytes]
 
 LENGTH: Final = b"content-length"
 SEQUENCE_FIELD: Final = SEQUENCE.lower().encode()
+VARYING: Final = LENGTH, SEQUENCE_FIELD
+"""The fields that vary from one request of a node to the next."""
+
 _NOWHERE: Final = -1
 _SHORT: Final = 64
 _END: Final = b"\r\n\r\n"
@@ -34,8 +38,9 @@ _ZERO: Final = b"0"
 _SAFE_DIGITS: Final = 15
 """So many digits are no number beyond what a sequence may have."""
 
-_TRIES: Final = 8
-"""How often it is tried to cut one: some clients send head and body apart, or write fields otherwise."""
+TRIES: Final = 8
+"""How often it is tried to cut a stencil: some clients send head and body apart, or write fields otherwise,
+and some proxies put something of their own into each head."""
 
 
 # Most fields are those of the whole fleet; a token is longer than those.
@@ -45,79 +50,79 @@ def _shared(field: Field) -> Field:
 
 
 class Stencil:
-    """The bytes of a head that the parser has read, but for the values of the two fields that vary.
+    """The bytes of a head that the parser has read, but for the values of the fields that vary.
 
-    A request whose head has the same bytes, and digits where those values were, is read by the parser as that
-    head was, with other values: nothing is left for it to find out.
+    A request whose head has the same bytes, and digits where length and sequence were, is read by the parser
+    as that head was, with other values: nothing is left for it to find out.
 
     Args:
-        start: What comes before the first of the two values.
-        middle: What comes between them.
-        end: What comes after the second, the empty line included.
-        sequence_first: Whether the first is the sequence.
+        start: What comes before the first of the values.
+        after: What comes after each; the last has the empty line.
+        ordered: Puts values in the order of their coming into that of the names that `cut` was given.
     """
 
-    __slots__ = ("_end", "_middle", "_sequence_first", "_start")
+    __slots__ = ("_after", "_ordered", "_start")
 
-    def __init__(self, start: bytes, middle: bytes, end: bytes, *, sequence_first: bool) -> None:
+    def __init__(
+        self, start: bytes, after: list[bytes], ordered: Callable[[list[bytes]], tuple[bytes, ...]]
+    ) -> None:
         self._start = start
-        self._middle = middle
-        self._end = end
-        self._sequence_first = sequence_first
+        self._after = after
+        self._ordered = ordered
 
     @classmethod
-    def cut(cls, request: bytes, length: bytes, sequence: bytes) -> Self | None:
+    def cut(cls, request: bytes, varying: Mapping[bytes, bytes]) -> Self | None:
         """Return the stencil of the head of a request; None: not everything in it is in its usual form.
 
         Args:
             request: The bytes of one request that the parser has read, and of nothing more.
-            length: Its `Content-Length`.
-            sequence: Its `OpenClaw-Sequence`.
+            varying: The fields that vary, names in lower case; the last are `VARYING`, in that order.
         """
         body_at = request.find(_END) + len(_END)
-        if body_at < len(_END) or not length.isdigit() or len(request) - body_at != int(length):
+        if body_at < len(_END) or varying[LENGTH] != b"%d" % (len(request) - body_at):
             return None
         head = request[:body_at]
         lowered = head.lower()
-        places: list[tuple[int, int]] = []
-        for name, value in ((LENGTH, length), (SEQUENCE_FIELD, sequence)):
+        places = []
+        for name, value in varying.items():
             before = b"\r\n%b: " % name
-            at = lowered.find(b"%b%b\r\n" % (before, value))
-            if at < 0:
+            start = lowered.find(before) + len(before)
+            if start < len(before) or not head.startswith(value + b"\r\n", start):
                 return None
-            places.append((at + len(before), at + len(before) + len(value)))
-        sequence_first = places[1] < places[0]
-        (first, first_end), (second, second_end) = sorted(places)
-        return cls(head[:first], head[first_end:second], head[second_end:], sequence_first=sequence_first)
+            places.append((start, start + len(value)))
+        came = sorted(places)
+        ends = [*(start for start, _ in came[1:]), body_at]
+        after = [head[end:next_start] for (_, end), next_start in zip(came, ends, strict=True)]
+        return cls(head[: came[0][0]], after, itemgetter(*map(came.index, places)))
 
-    def fits(self, request: bytes) -> tuple[bytes, bytes, int] | None:
-        """Return the length, the sequence and where the body begins; None: the parser has to look.
+    def fits(self, request: bytes) -> tuple[tuple[bytes, ...], int] | None:
+        """Return the values, as `cut` was given their names, and where the body begins.
+
+        None: the parser has to look.
 
         Args:
             request: What has arrived; a whole request and nothing more, if the answer is not None.
         """
-        start, middle, end = self._start, self._middle, self._end
-        if not request.startswith(start):
+        if not request.startswith(self._start):
             return None
-        first = len(start)
-        first_end = request.find(b"\r", first, first + _LONGEST)
-        if first_end < 0 or not request.startswith(middle, first_end):
-            return None
-        second = first_end + len(middle)
-        second_end = request.find(b"\r", second, second + _LONGEST)
-        if second_end < 0 or not request.startswith(end, second_end):
-            return None
-        if self._sequence_first:
-            sequence, length = request[first:first_end], request[second:second_end]
-        else:
-            length, sequence = request[first:first_end], request[second:second_end]
-        body_at = second_end + len(end)
+        at = len(self._start)
+        found = []
+        for text in self._after:
+            end = request.find(b"\r", at)
+            if end < 0 or not request.startswith(text, end):
+                return None
+            found.append(request[at:end])
+            at = end + len(text)
+        values = self._ordered(found)
+        length, sequence = values[-2:]
         if (
-            length.isdigit()
-            and int(length) == len(request) - body_at
+            len(length) < _LONGEST
+            and length.isdigit()
+            and int(length) == len(request) - at
+            and len(sequence) < _LONGEST
             and sequence.replace(b".", b"").isdigit()
         ):
-            return length, sequence, body_at
+            return values, at
         return None
 
 
@@ -238,6 +243,6 @@ class Head:
         Args:
             request: The bytes with which the last one came.
         """
-        if self.varying is not None and self._has_followed and self.stencil is None and self._tries < _TRIES:
+        if self.varying is not None and self._has_followed and self.stencil is None and self._tries < TRIES:
             self._tries += 1
-            self.stencil = Stencil.cut(bytes(request), *self.varying)
+            self.stencil = Stencil.cut(bytes(request), dict(zip(VARYING, self.varying, strict=True)))

@@ -120,7 +120,10 @@ class HotProtocol(HttpProtocol):
         """Return what is known of a request by its bytes; see `Forms.find`."""
         if head.stencil is not None:
             found = head.stencil.fits(request)
-            return None if found is None else (head, *found)
+            if found is None:
+                return None
+            (length, sequence), body_at = found
+            return head, length, sequence, body_at
         forms = cast("Connection", self._connection).forms
         return None if forms is None else forms.find(request)
 
