@@ -237,6 +237,7 @@ def _words_of(error: BaseException) -> tuple[str, str]:
     """Return the type and the text of what a plugin raised; its class' name where they cannot be had."""
     name = type(error).__name__
     try:
-        return str(getattr(error, "error_type", None) or name), describe_error(error)
-    except BaseException:  # noqa: BLE001 - as where it was raised
-        return name, name
+        error_type = str(getattr(error, "error_type", None) or name)
+    except BaseException:  # noqa: BLE001 - the plugin's own code, as where it was raised
+        error_type = name
+    return error_type, describe_error(error)

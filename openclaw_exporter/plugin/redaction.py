@@ -56,7 +56,7 @@ def describe_error(error: BaseException) -> str:
     name = type(error).__name__
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - a foreign exception's __str__ may itself be broken
+    except BaseException:  # noqa: BLE001 - a foreign exception's __str__ may raise anything, SystemExit too
         text = ""
     return one_line(f"{name}: {text}" if text else name)
 

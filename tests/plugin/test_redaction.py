@@ -92,3 +92,12 @@ def test_an_error_whose_text_raises_is_named_by_its_type() -> None:
             raise RuntimeError
 
     assert describe_error(BrokenError()) == "BrokenError"
+
+
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])
+def test_an_error_that_cannot_be_told_is_named(raised: type[BaseException]) -> None:
+    class SpeechlessError(Exception):
+        def __str__(self) -> str:
+            raise raised
+
+    assert describe_error(SpeechlessError()) == "SpeechlessError"
