@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.plugin.host import load_plugins, scan_plugins
+from openclaw_exporter.plugin.host_keys import asks_for_process
 
 if TYPE_CHECKING:
     from openclaw_exporter.agent.collection import Collection
@@ -81,7 +82,7 @@ class PluginLoader:
 
 def _load(config: AgentConfig, name: str, installed: Installed) -> LoadedPlugins:
     table = config.plugins.get(name, {})
-    if table.get("isolation") == "process" and table.get("enabled") is not False:
+    if asks_for_process(table):
         from openclaw_exporter.agent.elsewhere import load_elsewhere  # noqa: PLC0415 - only when used
 
         return load_elsewhere(name, table, config.collection, config.source)

@@ -12,6 +12,7 @@ from openclaw_exporter.agent.settings import CollectionSettings, ProcessSettings
 from openclaw_exporter.errors import UserError
 from openclaw_exporter.plugin.guard import Checked, Guard, Rejection
 from openclaw_exporter.plugin.host import LoadedPlugins, installed_plugins, load_plugins, scan_plugins
+from openclaw_exporter.plugin.host_keys import asks_for_process
 from openclaw_exporter.plugin.observations import Observation
 from openclaw_exporter.plugin.options import nearest
 from openclaw_exporter.plugin.runner import Run, Runner
@@ -75,8 +76,7 @@ def load_all(
     elsewhere = {
         name
         for name, table in tables.items()
-        if table.get("isolation") == "process" and table.get("enabled") is not False
-        if name in installed.plugins and (only is None or name in only)
+        if asks_for_process(table) and name in installed.plugins and (only is None or name in only)
     }
     parts = [
         load_plugins(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Isolation: TypeAlias = Literal["thread", "process"]
 
@@ -36,6 +39,11 @@ class HostKeys:
             raise ValueError(
                 f"the deadline, {self.deadline:g} s, is longer than the interval, {self.interval:g} s"
             )
+
+
+def asks_for_process(table: Mapping[str, object]) -> bool:
+    """Whether a plugin's table says that it is never imported here, but in processes of its own."""
+    return table.get("isolation") == "process" and table.get("enabled") is not False
 
 
 HOST_KEYS: Final = frozenset(key.name for key in fields(HostKeys))
