@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.listening import Listening, Moment
     from openclaw_exporter.receiver.liveness import Arrival, NodeState, Rules
     from openclaw_exporter.receiver.query import NodeView, Query
-    from openclaw_exporter.receiver.registry import Registry
+    from openclaw_exporter.receiver.registry import Plan, Registry
     from openclaw_exporter.receiver.store import Observer, Page
 
 _logger = logging.getLogger(__name__)
@@ -268,6 +268,15 @@ def answer(waiting: list[Done], outcomes: Sequence[Outcome | None] | None) -> No
         except Exception:
             # Whoever fails to take an answer must not keep the others from theirs.
             _logger.exception("an answer could not be given")
+
+
+def tell_heard(observer: Observer, plan: Plan) -> None:
+    """Tell who wants to know of the live heartbeats in a plan that is stored."""
+    for life in plan.lives:
+        observer.heard(life.gap, life.skew_ms)
+    if observer.wants_updates:
+        for state in plan.updated:
+            observer.updated(state)
 
 
 def unavailable() -> StoreUnavailableError:

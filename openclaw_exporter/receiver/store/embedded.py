@@ -22,7 +22,7 @@ from openclaw_exporter.errors import StateError, StoreUnavailableError
 from openclaw_exporter.receiver.listening import STALL_SECONDS, ListeningClock
 from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS
 from openclaw_exporter.receiver.registry import Registry, Stored
-from openclaw_exporter.receiver.store.batching import BatchingStore, answer
+from openclaw_exporter.receiver.store.batching import BatchingStore, answer, tell_heard
 from openclaw_exporter.receiver.store.records import NOWHERE, Batch, place
 from openclaw_exporter.receiver.store.tail import Tail
 from openclaw_exporter.receiver.store.writer import Writer
@@ -186,11 +186,7 @@ class EmbeddedStore(BatchingStore):
         self._registry.apply(plan)
         for event, state in plan.events:
             self._observer.happened(event, state)
-        for life in plan.lives:
-            self._observer.heard(life.gap, life.skew_ms)
-        if self._observer.wants_updates:
-            for state in plan.updated:
-                self._observer.updated(state)
+        tell_heard(self._observer, plan)
         return True
 
     def _prepare(self, plan: Plan) -> Batch:

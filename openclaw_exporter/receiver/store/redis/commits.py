@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS
 from openclaw_exporter.receiver.registry import Stored
+from openclaw_exporter.receiver.store.batching import tell_heard
 from openclaw_exporter.receiver.store.redis.calls import Call, ShardAwayError
 from openclaw_exporter.receiver.store.redis.packing import (
     NO_ARRIVAL,
@@ -206,7 +207,7 @@ class Commits:
             if revision and node_id not in differ and node_id not in lost:
                 self._mirror.settle(node_id, revision, is_stored=True)
                 self._mirror.store(node_id, state, revision, at)
-        self._tell(plan)
+        tell_heard(self._observer, plan)
         return Verdict(differ, lost)
 
     async def timed(self, operation: str, calls: Sequence[Call], *, durable: bool = False) -> list[Any]:
@@ -336,14 +337,6 @@ class Commits:
             differ.add(item.node_id)
             self._mirror.settle(item.node_id, item.revision, is_stored=False)
             self._mirror.correct(item.node_id, blob, item.expected, at)
-
-    def _tell(self, plan: Plan) -> None:
-        observer = self._observer
-        for life in plan.lives:
-            observer.heard(life.gap, life.skew_ms)
-        if observer.wants_updates:
-            for state in plan.updated:
-                observer.updated(state)
 
 
 def _records(found: tuple[bytes, list[bytes]]) -> list[bytes]:
