@@ -64,7 +64,7 @@ class Forwarded(Speaker):
 
     def token_key(self, authorization: bytes) -> bytes:
         """Return the digest: a proxy brings a fleet, and the tokens of a fleet fill a memory."""
-        return sha256(authorization).digest()[:_DIGEST_BYTES]
+        return _digest(authorization)
 
 
 class Trust:
@@ -165,7 +165,7 @@ class Trust:
             None where the certificate has to be looked at, or where it was not this token that was verified
             with it last.
         """
-        known = self._forwarded.get(sha256(certificate).digest()[:_DIGEST_BYTES])
+        known = self._forwarded.get(_digest(certificate))
         if (
             known is None
             or known.authorities is not self._authorities
@@ -180,7 +180,7 @@ class Trust:
 
     def _recall(self, certificate: bytes, chain: list[bytes]) -> Forwarded:
         now = time.time()
-        key = sha256(certificate).digest()[:_DIGEST_BYTES]
+        key = _digest(certificate)
         known = self._forwarded.get(key)
         if known is None or known.authorities is not self._authorities:
             peer = self._verify(certificate, chain, now)
@@ -234,3 +234,7 @@ class Trust:
         # A socket for both families shows an IPv4 peer like this.
         found = getattr(found, "ipv4_mapped", None) or found
         return any(found in network for network in self._networks)
+
+
+def _digest(value: bytes) -> bytes:
+    return sha256(value).digest()[:_DIGEST_BYTES]
