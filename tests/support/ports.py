@@ -10,8 +10,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_LOWEST = 16_384
+from openclaw_exporter.cli.demo.ports import LOWEST, below_outgoing
+
 _ENOUGH = 4096
 _dice = random.SystemRandom()  # a test may have seeded the other
 _given: set[int] = set()
@@ -24,21 +24,12 @@ def free_port() -> int:
     It lies below those that the system gives to outgoing connections, where there is room, and is locked
     until this process ends: a server may bind it minutes later, and again after it was killed.
     """
-    candidates = _candidates()
+    candidates = below_outgoing(_ENOUGH) or range(LOWEST, 61_000)
     while True:
         port = _dice.choice(candidates)
         if port not in _given and _is_free(port) and _lock(port):
             _given.add(port)
             return port
-
-
-def _candidates() -> range:
-    first_outgoing = 32_768
-    with suppress(OSError, ValueError):
-        first_outgoing = int(_RANGE.read_text().split()[0])
-    if first_outgoing - _LOWEST >= _ENOUGH:
-        return range(_LOWEST, first_outgoing)
-    return range(_LOWEST, 61_000)
 
 
 def _is_free(port: int) -> bool:

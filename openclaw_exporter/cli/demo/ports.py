@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Final
 
 _OUTGOING: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_LOWEST: Final = 16_384
+LOWEST: Final = 16_384
+"""Below it some have their customary servers."""
+
 _TRIES: Final = 100
 
 
@@ -19,18 +21,20 @@ def free_port() -> int:
     Where the system tells which ports it gives to outgoing connections (Linux), it is below those: the server
     that is to listen there binds it seconds later, when there are connections of the demo's own.
     """
-    for candidate in _below_outgoing():
+    ports = below_outgoing(_TRIES)
+    for candidate in random.sample(ports, min(_TRIES, len(ports))):
         with suppress(OSError):
             return _bound(candidate)
     return _bound(0)
 
 
-def _below_outgoing() -> list[int]:
+def below_outgoing(least: int) -> range:
+    """Return the ports below those of outgoing connections; none where there are fewer, or nobody tells."""
     with suppress(OSError, ValueError):
         first = int(_OUTGOING.read_text(encoding="ascii").split()[0])
-        if first - _LOWEST >= _TRIES:
-            return random.sample(range(_LOWEST, first), _TRIES)
-    return []
+        if first - LOWEST >= least:
+            return range(LOWEST, first)
+    return range(0)
 
 
 def _bound(port: int) -> int:
