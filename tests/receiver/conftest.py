@@ -10,13 +10,16 @@ from receiver.scene import receiver_settings, running
 
 from openclaw_exporter.receiver import protocol
 from support.redis import RedisServer
+from support.redis_cluster import RedisCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from receiver.scene import Node, Running
 
     from support.pki import Pki
+    from support.redis import Engine
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +61,19 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
     with redis.Redis(port=server.port) as client:
         client.flushall()
         yield client
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Everything that a test says of it is true of both."""
+    name: Engine = request.param
+    return name
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RedisCluster]:
+    """Three masters, each with a replica."""
+    cluster = RedisCluster(tmp_path, replicas=1, node_timeout=3000)
+    cluster.start()
+    yield cluster
+    cluster.stop()

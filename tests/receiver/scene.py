@@ -137,6 +137,20 @@ def running(pki: Pki, settings: ReceiverSettings) -> Iterator[Running]:
         telemetry.shutdown()
 
 
+def heartbeat(node_id: str, sent_ms: int, **changes: Any) -> dict[str, Any]:
+    """Return a heartbeat's members."""
+    members = {
+        "node_id": node_id,
+        "hostname": "chimera-01.test",
+        "version": "1.2.0",
+        "capacity": {"workers": 24, "available_slots": 5},
+        "queue_depth": {"planner": 3},
+        "last_heartbeat": format_ms(sent_ms),
+        "tags": ["region:eu", "env:test"],
+    }
+    return members | changes
+
+
 class Node:
     """A node that says whatever a test wants it to say."""
 
@@ -163,16 +177,7 @@ class Node:
     def fields(self, **changes: Any) -> dict[str, Any]:
         """Return a heartbeat's members, with a new time."""
         self._sent_ms = max(self._sent_ms + 1, int(time.time() * 1000))
-        members = {
-            "node_id": self.node_id,
-            "hostname": "chimera-01.test",
-            "version": "1.2.0",
-            "capacity": {"workers": 24, "available_slots": 5},
-            "queue_depth": {"planner": 3},
-            "last_heartbeat": format_ms(self._sent_ms),
-            "tags": ["region:eu", "env:test"],
-        }
-        return members | changes
+        return heartbeat(self.node_id, self._sent_ms, **changes)
 
     def beat(self, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
         """Publish one heartbeat."""

@@ -66,18 +66,24 @@ def is_good(
     return True
 
 
+def leaves_of(monkeypatch: pytest.MonkeyPatch, name: str) -> list[x509.Certificate]:
+    """Return the leaves with which a method of `Authorities` is called from now on."""
+    leaves: list[x509.Certificate] = []
+    method = getattr(Authorities, name)
+
+    def noting(self: Authorities, leaf: x509.Certificate, *rest: Any) -> Any:
+        leaves.append(leaf)
+        return method(self, leaf, *rest)
+
+    monkeypatch.setattr(Authorities, name, noting)
+    return leaves
+
+
 def test_what_is_the_same_for_a_fleet_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
     root = authority("root", lifetime=hours(9))
     upper = authority("upper", root, lifetime=hours(5))
     lower = authority("lower", upper, lifetime=hours(7))
-    whole: list[x509.Certificate] = []
-    verify = Authorities._verify
-
-    def counting(self: Authorities, leaf: x509.Certificate, *rest: Any) -> Any:
-        whole.append(leaf)
-        return verify(self, leaf, *rest)
-
-    monkeypatch.setattr(Authorities, "_verify", counting)
+    whole = leaves_of(monkeypatch, "_verify")
     authorities = believing(root)
     between = [der(upper), der(lower)]
     fleet = [client(lower, lifetime=hours(number)) for number in (8, 6, 4)]
@@ -246,14 +252,7 @@ def test_a_known_chain_ends_with_its_root_and_with_the_deny_list(tmp_path: Path)
 def test_of_a_fleet_that_is_too_large_only_the_rest_is_verified_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    verified: list[x509.Certificate] = []
-    verify = Authorities.verify
-
-    def counting(self: Authorities, leaf: x509.Certificate, *rest: Any) -> float:
-        verified.append(leaf)
-        return verify(self, leaf, *rest)
-
-    monkeypatch.setattr(Authorities, "verify", counting)
+    verified = leaves_of(monkeypatch, "verify")
     root = authority("root")
     proxy = ProxySettings(names=TRUSTED.names, remembered=8)
     trust = Trust(TlsSettings(trust_domain=TRUST_DOMAIN), proxy, DenyList(None))

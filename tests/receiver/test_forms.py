@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from receiver.scene import receiver_settings
+from receiver.scene import heartbeat, receiver_settings
 from uvicorn import Config
 
 from openclaw_exporter.receiver import trust as trust_module
@@ -32,7 +32,6 @@ from openclaw_exporter.receiver.shedding import Shedding
 from openclaw_exporter.receiver.trust import Trust
 from openclaw_exporter.wire.certificates import thumbprint
 from openclaw_exporter.wire.client_cert import client_cert
-from openclaw_exporter.wire.timestamps import format_ms
 from openclaw_exporter.wire.tokens import Minter, SigningKey
 from support.pki import Pki
 from support.tls_proxies import TRUSTED
@@ -93,15 +92,7 @@ class Edge:
         minter = Minter(key, issuer=self.pki.issuer, audience=self.pki.audience)
         now = time.time()
         tokens = [minter.mint(node_id, thumbprint=thumbprint(der), now=now - age).text for age in (0, 60)]
-        body = {
-            "node_id": node_id,
-            "hostname": "chimera-01.prod",
-            "version": "1.2.0",
-            "capacity": {"workers": 24, "available_slots": 5},
-            "queue_depth": {"planner": 3},
-            "last_heartbeat": format_ms(int(now * 1000)),
-            "tags": ["region:us-east-1"],
-        }
+        body = heartbeat(node_id, int(now * 1000))
         first, second = (token.encode() for token in tokens)
         return Node(node_id, client_cert(der).encode(), first, second, json.dumps(body).encode())
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from receiver.scene import problem, receiver_settings, running
+from receiver.scene import heartbeat, problem, receiver_settings, running
 
 from openclaw_exporter.errors import ConfigError
 from openclaw_exporter.receiver.embedding import Receiver
@@ -59,17 +59,8 @@ def client(receiver: Receiver) -> Iterator[httpx.Client]:
         yield opened
 
 
-def heartbeat(node_id: str, **changes: Any) -> dict[str, Any]:
-    members = {
-        "node_id": node_id,
-        "hostname": "chimera-01.test",
-        "version": "1.2.0",
-        "capacity": {"workers": 24, "available_slots": 5},
-        "queue_depth": {"planner": 3},
-        "last_heartbeat": format_ms(time.time_ns() // 1_000_000),
-        "tags": ["region:eu"],
-    }
-    return members | changes
+def fields(node_id: str, **changes: Any) -> dict[str, Any]:
+    return heartbeat(node_id, time.time_ns() // 1_000_000, **changes)
 
 
 def post(client: httpx.Client, members: dict[str, Any], **headers: str) -> httpx.Response:
@@ -78,12 +69,12 @@ def post(client: httpx.Client, members: dict[str, Any], **headers: str) -> httpx
 
 
 def test_a_publisher_is_whom_its_heartbeat_names_and_whoever_connects_reads(client: httpx.Client) -> None:
-    members = heartbeat(str(uuid4()))
+    members = fields(str(uuid4()))
     assert client.base_url.scheme == "http"
     assert post(client, members).json()["result"] == "recorded"
     assert post(client, members).json()["result"] == "duplicate"
     assert problem(post(client, members | {"version": "2"})) == (409, "key-conflict")
-    other = heartbeat(str(uuid4()))
+    other = fields(str(uuid4()))
     assert post(client, other).status_code == 200
     shown = client.get(f"/openclaw/nodes/{members['node_id']}").json()
     assert (shown["state"], shown["heartbeat"]["version"]) == ("up", "1.2.0")
@@ -95,25 +86,25 @@ def test_a_publisher_is_whom_its_heartbeat_names_and_whoever_connects_reads(clie
 
 @pytest.mark.parametrize("authorization", ["Bearer not.a.token", "Basic dXNlcjpwYXNz", ""])
 def test_no_token_is_looked_at(client: httpx.Client, authorization: str) -> None:
-    assert post(client, heartbeat(str(uuid4())), Authorization=authorization).status_code == 200
+    assert post(client, fields(str(uuid4())), Authorization=authorization).status_code == 200
 
 
 def test_even_two_tokens_are_not_looked_at(client: httpx.Client) -> None:
     headers = [("Content-Type", "application/json"), ("Authorization", "a"), ("Authorization", "b")]
-    body = json.dumps(heartbeat(str(uuid4()))).encode()
+    body = json.dumps(fields(str(uuid4()))).encode()
     assert client.post(AVAILABILITY, content=body, headers=headers).status_code == 200
 
 
 def test_form_content_and_rate_are_checked_as_ever(client: httpx.Client) -> None:
     node_id = str(uuid4())
-    assert problem(post(client, heartbeat("node-1"))) == (422, "invalid-fields")
-    encoded = post(client, heartbeat(node_id), **{"Content-Encoding": "gzip"})
+    assert problem(post(client, fields("node-1"))) == (422, "invalid-fields")
+    encoded = post(client, fields(node_id), **{"Content-Encoding": "gzip"})
     assert problem(encoded) == (415, "content-encoding")
     assert problem(client.post(AVAILABILITY, content=b"{}")) == (415, "media-type")
-    assert problem(post(client, heartbeat(node_id, tags=["x" * 20_000]))) == (413, "body-too-large")
+    assert problem(post(client, fields(node_id, tags=["x" * 20_000]))) == (413, "body-too-large")
     late = format_ms(time.time_ns() // 1_000_000 + 49 * 3_600_000)
-    assert problem(post(client, heartbeat(node_id, last_heartbeat=late))) == (422, "heartbeat-ahead")
-    answers = [post(client, heartbeat(node_id)) for _ in range(10)]
+    assert problem(post(client, fields(node_id, last_heartbeat=late))) == (422, "heartbeat-ahead")
+    answers = [post(client, fields(node_id)) for _ in range(10)]
     assert problem(answers[-1]) == (429, "rate-limited")
 
 
@@ -122,7 +113,7 @@ def test_form_content_and_rate_are_checked_as_ever(client: httpx.Client) -> None
 )
 def test_a_name_that_was_made_to_lead_here_is_refused(client: httpx.Client, host: str) -> None:
     for answer in (
-        post(client, heartbeat(str(uuid4())), Host=host),
+        post(client, fields(str(uuid4())), Host=host),
         client.get("/openclaw/nodes", headers={"Host": host}),
         client.get("/nowhere", headers={"Host": host}),
     ):
@@ -137,7 +128,7 @@ def test_a_name_of_this_machine_is_answered(client: httpx.Client, host: str) -> 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:8443"])
 def test_a_web_page_is_refused(client: httpx.Client, origin: str) -> None:
     node_id = str(uuid4())
-    assert problem(post(client, heartbeat(node_id), Origin=origin)) == (403, "origin-refused")
+    assert problem(post(client, fields(node_id), Origin=origin)) == (403, "origin-refused")
     assert problem(client.get("/openclaw/nodes", headers={"Origin": origin})) == (403, "origin-refused")
     assert client.options(AVAILABILITY, headers={"Origin": origin}).status_code == 403
     assert problem(client.get(f"/openclaw/nodes/{node_id}")) == (404, "node-unknown")

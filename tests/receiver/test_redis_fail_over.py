@@ -6,26 +6,15 @@ import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING
 
-import pytest
 from receiver.shared import Fleet, heartbeats
 from receiver.virtual import node_id
 
 from openclaw_exporter.errors import StoreUnavailableError
-from support.redis_cluster import RedisCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from support.redis_cluster import RedisCluster
 
 NODES = 60
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[RedisCluster]:
-    cluster = RedisCluster(tmp_path, replicas=1, node_timeout=3000)
-    cluster.start()
-    yield cluster
-    cluster.stop()
 
 
 async def beat(fleet: Fleet, round_: int) -> None:

@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from support.redis import Engine
 
 
-@pytest.fixture(params=["redis", "valkey"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    """Everything here is true of both."""
-    name: Engine = request.param
-    return name
-
-
 @pytest.fixture
 def server(tmp_path: Path, engine: Engine) -> Iterator[RedisServer]:
     started = RedisServer(tmp_path, engine=engine)

@@ -14,23 +14,17 @@ from receiver.test_redis_fail_over import NODES, beat
 
 from openclaw_exporter.receiver.store.redis.link import ShardAwayError
 from support.redis import RedisServer
-from support.redis_cluster import RedisCluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from support.redis import Engine
+    from support.redis_cluster import RedisCluster
 
 AT_ONCE = "--repl-diskless-sync-delay", "0"
 SLOWLY = 100_000
 """Microseconds that a snapshot takes for each key: seconds for few of them."""
-
-
-@pytest.fixture(params=["redis", "valkey"])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    name: Engine = request.param
-    return name
 
 
 @pytest.fixture
@@ -41,15 +35,6 @@ def server(tmp_path: Path, engine: Engine) -> Iterator[RedisServer]:
     with redis.Redis(port=started.port) as client:
         client.mset({f"key{number}": "" for number in range(50)})
         client.config_set("rdb-key-save-delay", SLOWLY)
-    yield started
-    started.stop()
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[RedisCluster]:
-    """Three masters, each with a replica."""
-    started = RedisCluster(tmp_path, replicas=1, node_timeout=3000)
-    started.start()
     yield started
     started.stop()
 
