@@ -137,7 +137,7 @@ def running(pki: Pki, settings: ReceiverSettings) -> Iterator[Running]:
         telemetry.shutdown()
 
 
-def heartbeat(node_id: str, sent_ms: int, **changes: Any) -> dict[str, Any]:
+def heartbeat(node_id: str, sent_ms: int, /, **changes: Any) -> dict[str, Any]:
     """Return a heartbeat's members."""
     members = {
         "node_id": node_id,
