@@ -18,6 +18,7 @@ from openclaw_exporter.config.tables import (
     LogSettings,
     Service,
     owner_of,
+    roles_by,
     table_keys,
     tables_of,
 )
@@ -78,11 +79,13 @@ class Examined(msgspec.Struct, frozen=True):
         config: The configuration; what is wrong in it is left out.
         problems: Every wrong key, each with where its value came from.
         services: The programs whose tables were checked.
+        roles: What the file's tables say that it is for, each role with the tables that say so.
     """
 
     config: Config
     problems: tuple[ConfigProblem, ...]
     services: Collection[Service]
+    roles: Mapping[Service, tuple[str, ...]]
 
 
 def load(
@@ -117,8 +120,9 @@ def examine(
         path: The TOML file; None for none.
         environ: The environment variables.
         overrides: Values that flags set, by dotted key; they win over everything.
-        services: The programs whose tables are checked, those of the others are passed over; None for every
-            program that the file, the environment or a flag has a table of, and the agent where it has none.
+        services: The programs whose tables are checked, those of the others are passed over; None for agent
+            or receiver or both, as the file's tables say, and the agent where they say nothing. What the
+            environment holds does not count: it may be meant for another program.
 
     Raises:
         UserError: The file cannot be read or is not TOML.
@@ -145,19 +149,20 @@ class _Loading:
 
     def run(self, services: Collection[Service] | None) -> Examined:
         self._refuse_unknown_tables()
-        overlay = self._read_environment(services)
+        roles = roles_by(tuple(self._tables))
+        wanted = services if services is not None else tuple(roles) or ("agent",)
+        overlay = self._read_environment(wanted)
         for path, value in overlay.values.items():
             self._put(path, value, overlay.variables[path])
         for name, value in self._overrides.items():
             self._put(tuple(name.split(".")), value, FLAGS)
-        wanted = services if services is not None else self._services()
         sections: dict[type, object] = {LogSettings: LogSettings()}
         for table in tables_of(wanted):
             settings = self._read(table)
             if settings is not None:
                 sections[type(settings)] = settings
         config = Config(sections, self._plugin_tables(), self._source, tuple(overlay.warnings))
-        return Examined(config, self._located(overlay.problems), wanted)
+        return Examined(config, self._located(overlay.problems), wanted, roles)
 
     def _refuse_unknown_tables(self) -> None:
         known = {*(table.name for table in TABLES), PLUGINS}
@@ -165,8 +170,7 @@ class _Loading:
             if name not in known:
                 self._problems.append(ConfigProblem(name, "unknown table", nearest=nearest(name, known)))
 
-    def _read_environment(self, services: Collection[Service] | None) -> Overlay:
-        wanted = ("agent", "receiver") if services is None else services
+    def _read_environment(self, wanted: Collection[Service]) -> Overlay:
         tables = {table.name for table in tables_of(wanted)}
         if set(wanted) != {"receiver"}:
             tables.add(PLUGINS)
@@ -188,15 +192,6 @@ class _Loading:
             table = inner
         table[path[-1]] = value
         self._sources[".".join(path)] = source
-
-    def _services(self) -> Collection[Service]:
-        own: set[Service] = {
-            service
-            for table in TABLES
-            if len(table.services) == 1 and table.name in self._tables
-            for service in table.services
-        }
-        return own | ({"agent"} if PLUGINS in self._tables else set()) or {"agent"}
 
     def _read(self, table: Table) -> object:
         content = self._tables.get(table.name, {})

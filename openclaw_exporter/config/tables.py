@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from openclaw_exporter.config.keys import Key
     from openclaw_exporter.errors import ConfigProblem
 
-Service: TypeAlias = Literal["agent", "receiver"]
+Service: TypeAlias = Literal["agent", "receiver", "collect"]
+"""The programs that read a configuration; `collect` runs an agent's collectors and nothing else of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def _imported(place: str) -> Any:
 TABLES: Final = (
     Table("node", "agent.settings:NodeSettings", ("agent",)),
     Table("openclaw", "client.settings:ClientSettings", ("agent",), "client.settings:check"),
-    Table("collection", "agent.settings:CollectionSettings", ("agent",)),
+    Table("collection", "agent.settings:CollectionSettings", ("agent", "collect")),
     Table("pressure", "agent.settings:PressureSettings", ("agent",)),
     Table(
         "telemetry",
@@ -89,6 +90,20 @@ TABLES: Final = (
 )
 PLUGINS: Final = "plugins"
 """The table of the plugins' tables, which the plugins themselves describe."""
+
+
+def roles_by(names: Collection[str]) -> dict[Service, tuple[str, ...]]:
+    """Return whether a file with tables of these names is an agent's, a receiver's or both, and which say so.
+
+    A table that agent and receiver both have says nothing.
+    """
+    own = {table.name: table.services for table in TABLES}
+    own[PLUGINS] = ("agent",)
+    told: dict[Service, tuple[str, ...]] = {
+        "agent": tuple(name for name in names if name in own and "receiver" not in own[name]),
+        "receiver": tuple(name for name in names if name in own and "agent" not in own[name]),
+    }
+    return {role: tables for role, tables in told.items() if tables}
 
 
 def owner_of(variable: str) -> str:

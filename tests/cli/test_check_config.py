@@ -37,10 +37,12 @@ def check(file: Path, *flags: str, environ: dict[str, str] | None = None) -> tup
 
 def test_a_right_configuration_ends_with_0(tmp_path: Path) -> None:
     made = PkiDirectory.create(tmp_path, trust_domain="test.openclaw", hosts=("localhost",))
-    assert check(made.receiver_configuration) == (0, f"{made.receiver_configuration}: no errors\n", "")
+    told = f"{made.receiver_configuration}: no errors; checked for receiver, because it has [receiver]\n"
+    assert check(made.receiver_configuration) == (0, told, "")
     agent = made.issue_node().configuration
     assert agent is not None
-    assert check(agent)[:2] == (0, f"{agent}: no errors\n")
+    told = f"{agent}: no errors; checked for agent, because it has [openclaw]\n"
+    assert check(agent)[:2] == (0, told)
 
 
 def test_credential_files_that_cannot_be_used_are_warnings(tmp_path: Path) -> None:
@@ -50,7 +52,7 @@ def test_credential_files_that_cannot_be_used_are_warnings(tmp_path: Path) -> No
     node.key.write_bytes((tmp_path / "token.key").read_bytes())
     (tmp_path / "token.key").unlink()
     code, out, err = check(node.configuration)
-    assert (code, out) == (0, f"{node.configuration}: no errors\n")
+    assert (code, out.startswith(f"{node.configuration}: no errors;")) == (0, True)
     assert f"warning: {node.key} is not the key of {node.certificate}\n" in err
     assert f"warning: {tmp_path / 'token.key'} cannot be read: No such file or directory\n" in err
 
@@ -85,7 +87,11 @@ def test_every_credential_file_that_is_missing_is_named_at_once(tmp_path: Path) 
 def test_the_file_may_be_named_as_the_other_commands_name_it(tmp_path: Path) -> None:
     made = PkiDirectory.create(tmp_path, trust_domain="test.openclaw", hosts=("localhost",))
     result = CliRunner().invoke(app, ["check-config", "--config", str(made.receiver_configuration)])
-    assert (result.exit_code, result.stdout) == (0, f"{made.receiver_configuration}: no errors\n")
+    told = f"{made.receiver_configuration}: no errors; "
+    assert (result.exit_code, result.stdout.startswith(told)) == (0, True)
+    environ = {"OPENCLAW_CONFIG": str(made.receiver_configuration)}
+    result = CliRunner(env=environ).invoke(app, ["check-config"])
+    assert (result.exit_code, result.stdout.startswith(told)) == (0, True)
 
 
 def test_all_errors_are_told_at_once_those_of_plugins_too(file: Path) -> None:
@@ -93,7 +99,7 @@ def test_all_errors_are_told_at_once_those_of_plugins_too(file: Path) -> None:
     file.write_text(BROKEN)
     code, out, err = check(file)
     lines = [line for line in err.splitlines() if not line.startswith("warning")]
-    assert (code, out) == (2, f"{file}: 5 errors\n")
+    assert (code, out.startswith(f"{file}: 5 errors; checked for agent, ")) == (2, True)
     assert lines[0] == f"{file}: openclaw.intervall: unknown key; did you mean 'interval'?"
     unknown = next(line for line in lines if "plugins.sytem" in line)
     assert "no such plugin is installed" in unknown
@@ -138,13 +144,77 @@ def test_scripts_get_json_for_a_file_that_is_not_toml_too(file: Path) -> None:
 def test_the_environment_is_checked_as_well(file: Path) -> None:
     file.write_text("[openclaw]\nenabled = false\n")
     code, out, err = check(file, environ={"OPENCLAW_INTERVAL": "soon", "OPENCLAW_INTERVALL": "60"})
-    assert (code, out) == (2, f"{file}: 1 error\n")
+    assert (code, out) == (2, f"{file}: 1 error; checked for agent, because it has [openclaw]\n")
     assert "OPENCLAW_INTERVAL: openclaw.interval: got 'soon'; allowed: an integer from 1 to 86400" in err
     assert "warning: the environment variable OPENCLAW_INTERVALL sets no key" in err
 
 
+def test_an_agents_variables_do_not_make_a_receivers_file_an_agents(tmp_path: Path) -> None:
+    made = PkiDirectory.create(tmp_path, trust_domain="test.openclaw", hosts=("localhost",))
+    file = made.receiver_configuration
+    stray = {
+        "OPENCLAW_TLS_CA": "/nowhere/ca.pem",
+        "OPENCLAW_INTERVAL": "soon",
+        "OPENCLAW_NODE_WORKERS": "-1",
+        "OPENCLAW_PLUGINS_SYSTEM_INTERVAL": "often",
+    }
+    code, out, err = check(file, environ=stray)
+    assert (code, err) == (0, "")
+    assert out == f"{file}: no errors; checked for receiver, because it has [receiver]\n"
+    # Its own variables count.
+    code, out, err = check(file, environ={**stray, "OPENCLAW_RECEIVER_PORT": "high"})
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert err.startswith("OPENCLAW_RECEIVER_PORT: receiver.port: got 'high'")
+
+
+def test_a_receivers_variables_do_not_make_an_agents_file_a_receivers(file: Path) -> None:
+    file.write_text("[openclaw]\nenabled = false\n[node]\n")
+    code, out, err = check(file, environ={"OPENCLAW_RECEIVER_PORT": "high"})
+    assert (code, err) == (0, "")
+    assert out == f"{file}: no errors; checked for agent, because it has [openclaw] and [node]\n"
+
+
+def test_a_file_of_both_is_checked_for_both_unless_the_role_is_given(file: Path) -> None:
+    file.write_text("[receiver]\nport = 'x'\n[openclaw]\nenabled = false\ninterval = 'y'\n")
+    code, out, err = check(file)
+    assert code == 2
+    assert out.endswith("; checked for agent and receiver, because it has [openclaw] and [receiver]\n")
+    assert "receiver.port: got 'x'" in err
+    assert "openclaw.interval: got 'y'" in err
+    for role, seen, passed_over in (("agent", "openclaw", "receiver"), ("receiver", "receiver", "openclaw")):
+        code, out, err = check(file, "--role", role)
+        assert (code, f"{seen}." in err, f"{passed_over}." in err) == (2, True, False)
+        assert out.endswith(f"; checked for {role}, as --role says\n")
+
+
+def test_a_file_that_says_nothing_of_its_role_is_not_guessed(file: Path) -> None:
+    file.write_text("[log]\nlevel = 'loud'\n[reciever]\n")
+    environ = {"OPENCLAW_ENDPOINT": "https://receiver:8443"}
+    code, out, err = check(file, environ=environ)
+    told = err.splitlines()
+    assert (code, out, len(told)) == (2, f"{file}: 3 errors\n", 3)
+    assert "did you mean 'receiver'?" in told[0]
+    assert "log.level: got 'loud'" in told[1]
+    assert "give --role agent or --role receiver" in told[2]
+    file.write_text("[log]\nlevel = 'debug'\n")
+    report = json.loads(check(file, "--json", environ=environ)[1])
+    assert (report["ok"], report["roles"], len(report["errors"])) == (False, [], 1)
+    off = {"OPENCLAW_ENABLED": "false"}
+    report = json.loads(check(file, "--json", "--role", "agent", environ=off)[1])
+    assert (report["ok"], report["roles"], report["reason"]) == (True, ["agent"], "as --role says")
+
+
+def test_the_environment_alone_is_checked_for_a_role() -> None:
+    runner = CliRunner(env={"OPENCLAW_CONFIG": None, "OPENCLAW_ENABLED": "false"})
+    result = runner.invoke(app, ["check-config", "--role", "agent"])
+    told = "the environment: no errors; checked for agent, as --role says\n"
+    assert (result.exit_code, result.stdout) == (0, told)
+    result = runner.invoke(app, ["check-config", "--role", "receiver"])
+    assert (result.exit_code, "receiver.tls.ca: is not set" in result.stderr) == (2, True)
+
+
 def test_a_file_has_to_be_named() -> None:
-    result = CliRunner().invoke(app, ["check-config"])
+    result = CliRunner(env={"OPENCLAW_CONFIG": None}).invoke(app, ["check-config"])
     assert result.exit_code == 2
     assert "openclaw-exporter check-config FILE" in result.output
 
@@ -163,7 +233,7 @@ def test_the_examples_are_right(name: str) -> None:
     pytest.importorskip("openclaw_exporter_chimera")
     file = Path(__file__).parents[2] / "examples" / "config" / f"{name}.toml"
     code, out, err = check(file)
-    assert (code, out) == (0, f"{file}: no errors\n")
+    assert (code, out.startswith(f"{file}: no errors; checked for {name}, because it has [")) == (0, True)
     assert all(re.match("warning: /etc/openclaw/.* cannot be read", line) for line in err.splitlines())
 
 
