@@ -12,6 +12,7 @@ from openclaw_exporter.plugin.runner import Runner
 from openclaw_exporter.plugin.testing import Finding, Report
 
 if TYPE_CHECKING:
+    from openclaw_exporter.agent.settings import ProcessSettings
     from openclaw_exporter.plugin.host import LoadedPlugins
     from openclaw_exporter.plugin.testing import Findings, Severity
 
@@ -27,7 +28,7 @@ _DOWNFALLS: Final = {"exited": "observations", "deadline": "deadline", "MemoryEr
 """How a process of a collector fails that would take the kit along, and the check that says so."""
 
 
-def downfalls(name: str, loaded: LoadedPlugins) -> Report | None:
+def downfalls(name: str, loaded: LoadedPlugins, limits: ProcessSettings) -> Report | None:
     """Return what takes down a process that loads the plugin or runs a collector of it; None: nothing does.
 
     The kit runs collectors in this process, which would not survive it, nor tell what it was.
@@ -35,6 +36,7 @@ def downfalls(name: str, loaded: LoadedPlugins) -> Report | None:
     Args:
         name: The plugin.
         loaded: The plugin, as `load_all` brings it.
+        limits: The limits of a process of its own.
     """
     brought = " ".join(loaded.distributions.get(name, ()))
     if loaded.failures:
@@ -43,7 +45,7 @@ def downfalls(name: str, loaded: LoadedPlugins) -> Report | None:
     found: dict[str, Findings] = {}
     for collector in loaded.collectors:
         if collector.isolation == "process":
-            apart = Apart(collector)
+            apart = Apart(collector, limits)
             run = apart.run()
             apart.close()
             if run.error is not None and run.error_type in _DOWNFALLS:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 from openclaw_exporter.agent.isolation import ChildSource
 from openclaw_exporter.agent.pipe import ChildError
-from openclaw_exporter.agent.settings import CollectionSettings, ProcessSettings
 from openclaw_exporter.errors import UserError
 from openclaw_exporter.plugin.guard import Checked, Guard, Rejection
 from openclaw_exporter.plugin.host import LoadedPlugins, installed_plugins, load_plugins, scan_plugins
@@ -20,6 +19,7 @@ from openclaw_exporter.plugin.runner import Run, Runner
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from openclaw_exporter.agent.settings import CollectionSettings, ProcessSettings
     from openclaw_exporter.plugin.host import LoadedCollector
 
 
@@ -63,12 +63,17 @@ def known_plugin(name: str) -> None:
 
 
 def load_all(
-    tables: Mapping[str, Mapping[str, object]], *, only: Collection[str] | None = None, source: str = ""
+    tables: Mapping[str, Mapping[str, object]],
+    settings: CollectionSettings,
+    *,
+    only: Collection[str] | None = None,
+    source: str = "",
 ) -> LoadedPlugins:
     """Load plugins as the agent does: one whose table asks for a process is not even imported here.
 
     Args:
         tables: The `[plugins.NAME]` tables by name.
+        settings: What holds where neither a table nor a plugin says anything, and the limits of processes.
         only: Load these plugins and no others.
         source: Where the tables came from, for error texts.
     """
@@ -81,6 +86,8 @@ def load_all(
     parts = [
         load_plugins(
             {name: table for name, table in tables.items() if name not in elsewhere},
+            default_interval=settings.interval,
+            default_deadline=settings.deadline,
             only=None if only is None else set(only) - elsewhere,
             source=source,
             installed=installed._replace(
@@ -91,7 +98,7 @@ def load_all(
     for name in sorted(elsewhere):
         from openclaw_exporter.agent.elsewhere import load_elsewhere  # noqa: PLC0415 - brings subprocess
 
-        parts.append(load_elsewhere(name, tables[name], CollectionSettings(), source))
+        parts.append(load_elsewhere(name, tables[name], settings, source))
     return LoadedPlugins(
         tuple(collector for part in parts for collector in part.collectors),
         tuple(failure for part in parts for failure in part.failures),
@@ -100,18 +107,18 @@ def load_all(
 
 
 class Apart(Runner):
-    """Runs one collector in a process of its own, with the limits that the agent gives it by default.
+    """Runs one collector in a process of its own, with the limits that the agent gives it.
 
     The process keeps its deadlines itself; the thread is for what a collector says without one, `absent()`.
 
     Args:
         loaded: The collector.
+        limits: The table `[collection.process]`.
     """
 
-    def __init__(self, loaded: LoadedCollector) -> None:
-        limits = ProcessSettings()
+    def __init__(self, loaded: LoadedCollector, limits: ProcessSettings) -> None:
         # Nobody here waits a minute for a driver that hangs; its process is left behind all the same.
-        limits = replace(limits, long_grace=limits.grace)
+        limits = replace(limits, long_grace=min(limits.grace, limits.long_grace))
         self._source = ChildSource(loaded, Guard(loaded.series_budget), limits)
         self._failure: ChildError | None = None
         patience = limits.start_deadline + loaded.deadline + 2 * limits.grace
@@ -138,12 +145,17 @@ class Apart(Runner):
 
 
 class Round:
-    """Collectors that run side by side, as often as they are asked to; a context manager that closes them."""
+    """Collectors that run side by side, as often as they are asked to; a context manager that closes them.
 
-    def __init__(self, collectors: Sequence[LoadedCollector]) -> None:
+    Args:
+        collectors: The collectors.
+        limits: The limits of those that run in processes of their own.
+    """
+
+    def __init__(self, collectors: Sequence[LoadedCollector], limits: ProcessSettings) -> None:
         self._loaded = tuple(collectors)
         self._runners = [
-            Apart(one)
+            Apart(one, limits)
             if one.isolation == "process"
             else Runner(one.collector, deadline=one.deadline, series_budget=one.series_budget)
             for one in collectors
@@ -163,9 +175,9 @@ class Round:
         return [_collected(loaded, run) for loaded, run in zip(self._loaded, runs, strict=True)]
 
 
-def collect_once(collectors: Sequence[LoadedCollector]) -> list[Collected]:
-    """Run all collectors side by side and return what each yielded, in their order."""
-    with Round(collectors) as once:
+def collect_once(collectors: Sequence[LoadedCollector], limits: ProcessSettings) -> list[Collected]:
+    """Run all collectors side by side, within a process's limits, and return what each yielded, in order."""
+    with Round(collectors, limits) as once:
         return once.collect()
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from openclaw_exporter.agent.settings import ProcessSettings
     from openclaw_exporter.cli.collecting import Collected
     from openclaw_exporter.plugin.host import LoadedCollector
 
@@ -29,11 +30,18 @@ Shown = dict[tuple[str, str], dict[SeriesKey, Any]]
 """The cells of each collector's series in the round before."""
 
 
-def watch(collectors: Sequence[LoadedCollector], interval: float | None, *, as_json: bool = False) -> None:
+def watch(
+    collectors: Sequence[LoadedCollector],
+    limits: ProcessSettings,
+    interval: float | None,
+    *,
+    as_json: bool = False,
+) -> None:
     """Collect at every interval and show what comes, until Ctrl-C.
 
     Args:
         collectors: The collectors.
+        limits: The limits of those that run in processes of their own.
         interval: Seconds between two rounds; None is the shortest of the collectors' own.
         as_json: Print each round as one line of JSON.
     """
@@ -43,7 +51,7 @@ def watch(collectors: Sequence[LoadedCollector], interval: float | None, *, as_j
     every = interval if interval is not None else min(one.interval for one in collectors)
     console = Console()
     try:
-        with Round(collectors) as rounds:
+        with Round(collectors, limits) as rounds:
             if console.is_terminal and not as_json:
                 before: Shown = {}
                 with Live(console=console, auto_refresh=False) as live:

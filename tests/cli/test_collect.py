@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from openclaw_exporter.agent.settings import ProcessSettings
 from openclaw_exporter.cli.collecting import Apart
 from openclaw_exporter.plugin.host import LoadedCollector
 
@@ -30,11 +31,13 @@ class Site:
         (info / "entry_points.txt").write_text("[openclaw_exporter]\nprobe = openclaw_probe\n")
         (path / "openclaw_probe.py").write_text((HERE / "plugin_under_test.py").read_text())
 
-    def run(self, *arguments: str, **options: str | int) -> subprocess.CompletedProcess[str]:
-        """Run a command, with these options of the plugin."""
+    def run(
+        self, *arguments: str, tables: str = "", **options: str | int
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command, with these options of the plugin and these further tables."""
         config = self.path / "agent.toml"
         lines = [f"{key} = {json.dumps(value)}" for key, value in options.items()]
-        config.write_text("\n".join(["[plugins.probe]", *lines]))
+        config.write_text("\n".join([tables, "[plugins.probe]", *lines]))
         environ = {**os.environ, "PYTHONPATH": str(self.path), "OPENCLAW_CONFIG": str(config)}
         return subprocess.run(
             (sys.executable, "-m", "openclaw_exporter", *arguments),
@@ -110,6 +113,80 @@ def test_a_plugin_whose_table_asks_for_a_process_is_not_imported_here(site: Site
     assert "status 9" in result.stderr
 
 
+SLOW = """
+import time
+from openclaw_exporter.plugin import Uptime, hookimpl
+
+class Slow:
+    name = "slow"
+
+    def collect(self):
+        time.sleep(2)
+        yield Uptime(5)
+
+@hookimpl
+def openclaw_collectors(options):
+    return [Slow()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("isolation", "late"),
+    [("thread", "not done within its deadline of 0.4 s"), ("process", "its process did not answer in time")],
+)
+def test_the_deadline_is_that_of_the_configuration_as_in_the_agent(
+    site: Site, isolation: str, late: str
+) -> None:
+    (site.path / "openclaw_probe.py").write_text(SLOW)
+    patient = "[collection.process]\nstart_deadline = 120"
+    tables = f"[collection]\ndeadline = 0.4\n{patient}"
+    result = site.run("collect", "probe", "--json", tables=tables, isolation=isolation)
+    assert (result.returncode, probe_of(result)["error"]) == (1, late)
+    checked = site.run("plugins", "check", "probe", "--json", tables=tables, isolation=isolation)
+    findings = json.loads(checked.stdout)["collectors"][0]["findings"]
+    failed = [finding["check"] for finding in findings if finding["severity"] == "failure"]
+    assert (checked.returncode, failed) == (1, ["deadline"])
+    tables = f"[collection]\ninterval = 60\ndeadline = 60\n{patient}"
+    result = site.run("collect", "probe", "--json", tables=tables, isolation=isolation)
+    assert (result.returncode, probe_of(result)["error"]) == (0, None)
+
+
+GREEDY = """
+import mmap
+from openclaw_exporter.plugin import Uptime, hookimpl
+
+class Greedy:
+    name = "greedy"
+    interval = 60
+    deadline = 60
+
+    def collect(self):
+        with mmap.mmap(-1, 700 * 1024**2, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as never_touched:
+            yield Uptime(len(never_touched) / 1024**2)
+
+@hookimpl
+def openclaw_collectors(options):
+    return [Greedy()]
+"""
+
+
+def test_the_limits_of_a_process_are_those_of_the_configuration(site: Site) -> None:
+    (site.path / "openclaw_probe.py").write_text(GREEDY)
+    refused = site.run("collect", "probe", "--json", isolation="process")
+    assert (refused.returncode, "Cannot allocate memory" in probe_of(refused)["error"]) == (1, True)
+    tables = f"[collection.process]\nmemory_limit = {2 * 1024**3}"
+    given = site.run("collect", "probe", "--json", tables=tables, isolation="process")
+    assert (given.returncode, probe_of(given)["observations"][0]["seconds"]) == (0, 700)
+
+
+def test_a_mistake_in_the_collections_table_is_told(site: Site) -> None:
+    result = site.run("collect", "probe", tables="[collection]\nintervall = 3")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "collection.intervall: unknown key; did you mean 'interval'?" in result.stderr
+    result = site.run("plugins", "check", "probe", tables="[collection]\ndeadline = 'x'")
+    assert (result.returncode, "collection.deadline: got 'x'" in result.stderr) == (2, True)
+
+
 FAILING_ABSENT = """
 from openclaw_exporter.plugin import Uptime, hookimpl
 
@@ -154,7 +231,8 @@ def test_a_collector_that_hangs_before_its_process_has_begun_is_given_up() -> No
         def absent(self) -> None:
             go_on.wait()
 
-    apart = Apart(LoadedCollector("probe", "hanging", Hanging(), 60, 30, "process", 100, {}))
+    loaded = LoadedCollector("probe", "hanging", Hanging(), 60, 30, "process", 100, {})
+    apart = Apart(loaded, ProcessSettings())
     apart.deadline = 0.3
     try:
         assert apart.run().overdue

@@ -118,6 +118,23 @@ def test_a_live_table_on_a_terminal(site: Path) -> None:
     assert b"\x1b[" in seen
 
 
+def test_the_interval_is_that_of_the_configuration(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = site / "openclaw_probe.py"
+    module.write_text(module.read_text().replace("    interval = 60\n    deadline = 60\n", ""))
+    config = site / "agent.toml"
+    config.write_text("[collection]\ninterval = 0.3\ndeadline = 0.2\n")
+    leader, follower = pty.openpty()
+    seen = b""
+    monkeypatch.setenv("OPENCLAW_CONFIG", str(config))
+    with watching(site, output=follower):
+        os.close(follower)
+        deadline = time.monotonic() + 120
+        while b"every 0.3 s" not in seen:
+            assert time.monotonic() < deadline, seen
+            seen += os.read(leader, 65_536)
+    os.close(leader)
+
+
 def test_the_interval_belongs_to_watch() -> None:
     result = subprocess.run(
         (sys.executable, "-m", "openclaw_exporter", "collect", "--interval", "5"),

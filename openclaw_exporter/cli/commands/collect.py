@@ -14,6 +14,7 @@ from openclaw_exporter.errors import UserError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from openclaw_exporter.agent.settings import ProcessSettings
     from openclaw_exporter.cli.collecting import Collected
     from openclaw_exporter.plugin.host import LoadedPlugins
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     "--interval",
     type=click.FloatRange(0.1, 86_400),
     metavar="S",
-    help="Seconds between two collections of --watch; without it the shortest of the collectors' own.",
+    help="Seconds between two collections of --watch; without it the shortest interval that the agent would "
+    "give one of the collectors.",
 )
 @click.pass_context
 def command(
@@ -41,7 +43,8 @@ def command(
 ) -> None:
     """Run the collectors once, or those of one PLUGIN, and show what they yield.
 
-    They run as in the agent: those with isolation = "process" each in a process of its own.
+    They run as in the agent: with the intervals, deadlines and limits of [collection] where neither the
+    plugin nor its table says, and those with isolation = "process" each in a process of its own.
 
     Ends with 1 if a plugin did not load, or a collector failed or yielded something that was refused. With
     --watch it shows that live: a table on a terminal, else a line for each observation, or with --json for
@@ -52,11 +55,11 @@ def command(
 
     if interval is not None and not watch:
         raise click.UsageError("--interval belongs to --watch", context)
-    loaded = _load(plugin, config)
+    loaded, limits = _load(plugin, config)
     if watch:
-        _watch(loaded, interval, as_json=as_json)
+        _watch(loaded, limits, interval, as_json=as_json)
         return
-    collected = collect_once(loaded.collectors)
+    collected = collect_once(loaded.collectors, limits)
     if as_json:
         print_json(
             {
@@ -77,26 +80,29 @@ def command(
         context.exit(1)
 
 
-def _load(plugin: str | None, config: Path | None) -> LoadedPlugins:
+def _load(plugin: str | None, config: Path | None) -> tuple[LoadedPlugins, ProcessSettings]:
+    from openclaw_exporter.agent.settings import CollectionSettings  # noqa: PLC0415 - only where it runs
     from openclaw_exporter.cli.collecting import known_plugin, load_all  # noqa: PLC0415 - only where the command runs
     from openclaw_exporter.config import load  # noqa: PLC0415
 
-    tables = load(config, os.environ, services=()).plugins
+    read = load(config, os.environ, services=["collect"])
+    tables, settings = read.plugins, read.get(CollectionSettings)
     if plugin is not None:
         known_plugin(plugin)
         if tables.get(plugin, {}).get("enabled") is False:
             raise UserError(f"the plugin {plugin!r} is disabled: plugins.{plugin}.enabled is false")
-    return load_all(tables, only=None if plugin is None else {plugin}, source=str(config or ""))
+    only = None if plugin is None else {plugin}
+    return load_all(tables, settings, only=only, source=str(config or "")), settings.process
 
 
-def _watch(loaded: LoadedPlugins, interval: float | None, *, as_json: bool) -> None:
+def _watch(loaded: LoadedPlugins, limits: ProcessSettings, interval: float | None, *, as_json: bool) -> None:
     from openclaw_exporter.cli.watching import watch  # noqa: PLC0415 - only where the command runs
 
     for failure in loaded.failures:
         click.echo(failure.message, err=True)
     if not loaded.collectors:
         raise UserError("there is no collector to watch (openclaw-exporter plugins tells why)")
-    watch(loaded.collectors, interval, as_json=as_json)
+    watch(loaded.collectors, limits, interval, as_json=as_json)
 
 
 def _show(one: Collected) -> None:

@@ -82,7 +82,8 @@ def check(context: click.Context, *, name: str, config: Path | None, as_json: bo
 
     Ends with 1 if a rule is broken; warnings and notes break none.
     """
-    from openclaw_exporter.cli import checking  # noqa: PLC0415 - only where the command runs
+    from openclaw_exporter.agent.settings import CollectionSettings  # noqa: PLC0415 - only where it runs
+    from openclaw_exporter.cli import checking  # noqa: PLC0415
     from openclaw_exporter.cli.collecting import known_plugin, load_all  # noqa: PLC0415
     from openclaw_exporter.config import load  # noqa: PLC0415
     from openclaw_exporter.plugin.testing import check_plugin  # noqa: PLC0415
@@ -90,11 +91,19 @@ def check(context: click.Context, *, name: str, config: Path | None, as_json: bo
     if config is None and context.parent is not None:
         config = context.parent.params["config"]
     known_plugin(name)
-    tables = load(config, os.environ, services=()).plugins
-    loaded = load_all(tables, only={name}, source=str(config or ""))
-    report = checking.downfalls(name, loaded)
+    read = load(config, os.environ, services=["collect"])
+    tables, settings = read.plugins, read.get(CollectionSettings)
+    loaded = load_all(tables, settings, only={name}, source=str(config or ""))
+    report = checking.downfalls(name, loaded, settings.process)
     if report is None:
-        report = check_plugin(name, tables, runs=runs, source=str(config or ""))
+        report = check_plugin(
+            name,
+            tables,
+            runs=runs,
+            source=str(config or ""),
+            default_interval=settings.interval,
+            default_deadline=settings.deadline,
+        )
     if as_json:
         print_json(checking.as_json(report))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from openclaw_exporter.plugin.guard import series_key
@@ -50,6 +51,8 @@ def check_plugin(
     *,
     runs: int = DEFAULT_RUNS,
     source: str = "",
+    default_interval: float = 10,
+    default_deadline: float = 5,
     break_source: BreakSource | None = None,
 ) -> Report:
     """Load one installed plugin with its table and run every check on each of its collectors.
@@ -59,9 +62,19 @@ def check_plugin(
         tables: The tables `[plugins.NAME]` of the configuration.
         runs: How many times each collector collects.
         source: Where the tables came from, for error texts.
+        default_interval: Seconds between collections where neither the plugin nor its table says.
+        default_deadline: Seconds for one collection where neither the plugin nor its table says.
         break_source: Makes a context in which the source of all its collectors is gone.
     """
-    loaded = load_plugins(tables, only={name}, source=source)
+    load = partial(
+        load_plugins,
+        tables,
+        only={name},
+        source=source,
+        default_interval=default_interval,
+        default_deadline=default_deadline,
+    )
+    loaded = load()
     brought = " ".join(loaded.distributions.get(name, ()))
     findings = [*_loading(loaded)]
     if not loaded.collectors:
@@ -72,7 +85,7 @@ def check_plugin(
     looks = {one.name: _look(one) for one in loaded.collectors}
     findings += _rivals(looks)
     # Each is loaded again, because these have collected already.
-    fresh = load_plugins(tables, only={name}, source=source)
+    fresh = load()
     checked: dict[str, Findings] = {}
     for one in fresh.collectors:
         checked[one.name] = check_collector(
