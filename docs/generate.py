@@ -24,7 +24,8 @@ _CONFIGURATION = """# Configuration
 
 One TOML file; environment variables over it; flags over those. An unknown key is an error that names the
 nearest right one. `openclaw-exporter check-config FILE` reports all errors at once, for
-the agent or the receiver, as the file's tables say. This page is generated from the settings classes (`make docs`).
+the agent or the receiver, as the file's tables say. This page is generated from the settings classes
+(`make docs`).
 
 Variables hold text of the key's type: `true` or `false`, a number, a list as `a,b` or JSON, a table as JSON
 or TOML.
