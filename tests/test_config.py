@@ -262,6 +262,20 @@ WRONG: dict[str, tuple[str, list[str]]] = {
             )
         ],
     ),
+    "a key set at a port that there is not": (
+        """
+        [receiver.tls]
+        ca = "ca.pem"
+        certificate = "receiver.pem"
+        key = "receiver.key"
+        trust_domain = "test.openclaw"
+        [receiver.tokens]
+        jwks = "https://keys:99999/jwks.json"
+        algorithms = ["ES256"]
+        issuers = [{issuer = "x", audience = "y"}]
+        """,
+        [("FILE: receiver.tokens.jwks: is no URL; allowed: a JWKS file, or an https URL (http on loopback)")],
+    ),
     "keys that contradict each other": (
         """
         [openclaw]

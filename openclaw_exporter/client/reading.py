@@ -76,9 +76,13 @@ class Line:
         key: Path | str | None,
         timeout: float,
     ) -> None:
-        parts = urlsplit(endpoint)
         is_open = is_loopback_url(endpoint)
-        if not is_open and (parts.scheme != "https" or not parts.hostname):
+        try:
+            parts = urlsplit(endpoint)
+            is_right = parts.port != 0 and (is_open or bool(parts.scheme == "https" and parts.hostname))
+        except ValueError:
+            is_right = False
+        if not is_right:
             raise UserError(f"the endpoint {endpoint!r} is no https URL, such as https://receiver:8443")
         self.base = f"{parts.scheme}://{parts.netloc}"
         self._host = parts.netloc

@@ -179,9 +179,10 @@ def _jwks(key: str, location: str) -> Iterator[ConfigProblem]:
 
 def _host(url: str) -> str | None:
     try:
-        return urlsplit(url).hostname
+        parts, port = urlsplit(url), urlsplit(url).port
     except ValueError:
         return None
+    return parts.hostname if port != 0 else None
 
 
 def is_url(location: str) -> bool:

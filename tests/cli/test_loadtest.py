@@ -187,6 +187,7 @@ def test_a_process_that_is_killed_ends_it_with_a_report_that_names_it(
         (("--endpoint", "https://a.example", "--remote", "--target", "b.example"), "is not this machine"),
         (("--endpoint", "http://127.0.0.1"), "is no https URL"),
         (("--endpoint", "https://["), "is no https URL"),
+        (("--endpoint", "https://127.0.0.1:99999"), "is no https URL"),
         (("--nodes", "2", "--processes", "3"), "is more than --nodes 2"),
         (("--for", "5", "--ramp", "5"), "--ramp 5 is not shorter than --for 5"),
         (("--for", "10", "--partition", "50", "7"), "7 s are more than the 6 that are left of --for 10"),

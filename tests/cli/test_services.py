@@ -275,6 +275,10 @@ def test_ctrl_c_ends_a_command_quietly_with_130(made: PkiDirectory, reader: Iden
 MISTAKES = [
     ((), "give --endpoint, --ca, --certificate, --key, or a configuration with --config"),
     (("--endpoint", "http://receiver"), "the endpoint 'http://receiver' is no https URL"),
+    (("--endpoint", "https://localhost:99999"), "the endpoint 'https://localhost:99999' is no https URL"),
+    (("--endpoint", "https://localhost:0"), "the endpoint 'https://localhost:0' is no https URL"),
+    (("--endpoint", "http://127.0.0.1:99999"), "the endpoint 'http://127.0.0.1:99999' is no https URL"),
+    (("--endpoint", "https://["), "the endpoint 'https://[' is no https URL"),
     (("--ca", "/nowhere/ca.pem"), "/nowhere/ca.pem cannot be read: No such file or directory"),
     (("--ca", "{key}"), "holds no certificate in PEM form"),
     (("--key", "{other}"), "ca.key is not the key of "),

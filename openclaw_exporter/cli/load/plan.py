@@ -79,7 +79,7 @@ def check_target(endpoint: str, *, remote: bool, target: str) -> None:
     """
     try:
         parts = urlsplit(endpoint)
-        host = parts.hostname
+        host = parts.hostname if parts.port != 0 else None
     except ValueError:
         host = None
     if not host or parts.scheme != "https":
