@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -95,5 +96,8 @@ class LazyGroup(click.Group):
     cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
-def app() -> None:
+@click.pass_context
+def app(context: click.Context) -> None:
     """Observability exporter for Chimera nodes: metrics and authenticated OpenClaw heartbeats."""
+    if os.environ.get("NO_COLOR"):  # https://no-color.org; click does not know it
+        context.color = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 def print_json(value: object, *, indent: int | None = 2) -> None:
     """Print a value as JSON to standard output."""
-    click.echo(json.dumps(value, indent=indent, ensure_ascii=False))
+    # In a Latin-1 locale the text would be escaped as Python has it, and not as JSON.
+    is_utf8 = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-") == "utf-8"
+    click.echo(json.dumps(value, indent=indent, ensure_ascii=not is_utf8))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> None:

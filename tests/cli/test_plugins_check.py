@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from openclaw_exporter.cli.app import app
 from openclaw_exporter.plugin.testing import CHECKS
 
 HERE = Path(__file__).parent
@@ -118,6 +120,14 @@ def test_a_plugin_that_conforms_ends_with_0_and_every_check_is_told(site: Site) 
     for collector in report["collectors"]:
         checks |= {finding["check"] for finding in collector["findings"]}
     assert checks == CHECKS.keys()
+
+
+@pytest.mark.parametrize("asked", [None, "", "1"])
+def test_colours_are_left_out_where_the_environment_says_so(asked: str | None) -> None:
+    pytest.importorskip("openclaw_exporter_textfile")
+    runner = CliRunner(env={"NO_COLOR": asked})
+    result = runner.invoke(app, ["plugins", "check", "textfile", "--runs", "8"], color=True)
+    assert ("textfile" in result.stdout, "\x1b[" in result.stdout) == (True, asked != "1")
 
 
 def test_it_is_told_to_people_too_and_the_config_may_stand_before_the_command(site: Site) -> None:
