@@ -11,7 +11,7 @@
     │   ├── TokenError          401: the token is missing, expired, not valid or bound elsewhere
     │   └── IdentityError       403: certificate, subject and node_id do not belong together
     ├── PluginError             one plugin cannot be loaded or run; the others go on
-    └── StoreUnavailableError   503: the registry's store cannot be reached now
+    └── StoreUnavailableError   503: the registry's store, or a key set, cannot be reached now
 
 The command line prints a `UserError` as text and exits with 2; it never shows a traceback for one.
 """
@@ -139,4 +139,4 @@ class PluginError(OpenClawError):
 
 
 class StoreUnavailableError(OpenClawError):
-    """The registry's store cannot be reached now; answered 503."""
+    """The registry's store, or the key set that a token needs, cannot be reached now; answered 503."""

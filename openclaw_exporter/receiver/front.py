@@ -138,7 +138,7 @@ class Front:
 
     async def open(self) -> None:
         """Read the keys for the first time; see `Reception.open`."""
-        await self._keys.open(self._kept.keys)
+        await self._keys.open(self._kept.keys, self._kept.patience)
         self._kept = NOTHING
         self._verifier = self._keys.verifier
 
@@ -178,17 +178,17 @@ class Front:
     @property
     def _has_keys(self) -> bool:
         """Whether anybody's token can be verified; a receiver without tokens needs no keys."""
-        return self._is_open or self._keys.verifier is not None
+        return self._is_open or self._keys.has_any
 
     def tick(self, lag: float) -> None:
         """Note whether somebody is turned away.
 
-        Nodes that find no free connection cannot be heard, and nobody can before a key set was read.
+        Nodes that find no free connection cannot be heard, nor can those whose issuer has no key set yet.
         """
         if self._crowded:
             self._crowded = self.listener.connections >= self._settings.limits.connections
         self._shedding.note_lag(lag)
-        away = self._crowded or not self._has_keys
+        away = self._crowded or self._keys.keeps_deaf
         if away or self._shedding.active or self.listener.has_turned_away():
             self._store.shed()
 

@@ -105,7 +105,7 @@ class Intake:
 
         Raises:
             WireError: It is refused.
-            StoreUnavailableError: No key set has been read yet.
+            StoreUnavailableError: The key set of the token's issuer has not been read yet.
         """
         self._shedding.check()
         speaker = connection.speaker(head)
@@ -178,8 +178,7 @@ class Intake:
                 return known.subject
         token = _bearer(authorization)
         if verifier is None:
-            # The token may well be right: this is not the node's fault.
-            raise StoreUnavailableError("no key set could be fetched yet")
+            raise StoreUnavailableError("no key set has been read yet")
         verified = verifier.verify(token, thumbprint=peer.thumbprint, now=now)
         subject = verified.subject
         if verified.profile == "external":

@@ -30,11 +30,13 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
         tls: The files of `receiver.tls`.
         denied: The content of the deny list.
         keys: The key sets, by their location.
+        patience: What is left for those that were never read, seconds; None: nobody has waited yet.
     """
 
     tls: TlsFiles | None = None
     denied: bytes | None = None
     keys: dict[str, bytes] = {}
+    patience: float | None = None
 
 
 NOTHING = Kept()

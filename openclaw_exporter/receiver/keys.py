@@ -1,7 +1,8 @@
 """The keys that vouch for tokens: read from a file when it changes, fetched from a URL when it is time.
 
 The last good set stays in force whatever happens to its source. An unknown `kid` makes one fetch, at most
-every 30 seconds, however many tokens bring one.
+every 30 seconds, however many tokens bring one. Tokens of an issuer whose set was never read are answered
+503, those of the others as ever.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 _logger = logging.getLogger(__name__)
 
 MIN_FETCH_INTERVAL: Final = 30.0
+PATIENCE: Final = 600.0
+"""Seconds for which listening time waits for the key sets of some issuers, while those of others are known.
+
+Their nodes cannot be heard through no fault of theirs. But an issuer that is misconfigured never has keys,
+and must not keep everybody's dead nodes alive for ever.
+"""
+
 _SOON: Final = 1.0
 """Who asks so little too early waits for the next fetch: they count the same interval by themselves."""
 
@@ -91,26 +99,51 @@ class KeyRing:
             for location in self._locations.values()
         }
         self._verifier: Verifier | None = None
+        self._clock = clock
+        self._patient_until = 0.0
+        self._episodes = Episodes(logger)
 
     @property
     def verifier(self) -> Verifier | None:
-        """Verifies with the present keys; another object after every change. None: no key was ever read."""
+        """Verifies with the present keys; another object after every change. None: before `open`."""
         return self._verifier
+
+    @property
+    def has_any(self) -> bool:
+        """Whether the tokens of one issuer at least can be verified."""
+        return any(source.keys for source in self._sources.values())
+
+    @property
+    def keeps_deaf(self) -> bool:
+        """Whether nodes cannot be heard for want of their issuer's keys, and time must not count for that.
+
+        Where there is no key at all it is so for as long as that lasts, else until patience ends.
+        """
+        if not self._missing():
+            return False
+        return not self.has_any or self.patience > 0
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which some issuers without keys may still keep the receiver deaf."""
+        return max(0.0, self._patient_until - self._clock.elapsed())
 
     @property
     def documents(self) -> dict[str, bytes]:
         """The key sets in force as they were read, by location."""
         return {location: source.document for location, source in self._sources.items() if source.document}
 
-    async def open(self, kept: Mapping[str, bytes] | None = None) -> None:
+    async def open(self, kept: Mapping[str, bytes] | None = None, patience: float | None = None) -> None:
         """Read every key set for the first time. A URL may be away; its keys are then not known yet.
 
         Args:
             kept: What to go on with where a set cannot be read now, by location. For a URL it counts at once.
+            patience: What is left of it where others have waited already, seconds; None: all of it.
 
         Raises:
             CredentialError: A file cannot be used, and nothing was kept of it.
         """
+        self._patient_until = self._clock.elapsed() + (PATIENCE if patience is None else patience)
         for location, source in self._sources.items():
             await source.open((kept or {}).get(location))
         self._rebuild()
@@ -127,12 +160,28 @@ class KeyRing:
         changed = [await source.refresh(unknown=unknown) for source in self._sources.values()]
         if any(changed):
             self._rebuild()
+        self._tell_missing()
         return any(changed)
 
     async def close(self) -> None:
         """Give up what is being fetched."""
         for source in self._sources.values():
             await source.close()
+
+    def _missing(self) -> list[str]:
+        """Return the locations of the sets that were never read."""
+        return [location for location, source in self._sources.items() if not source.keys]
+
+    def _tell_missing(self) -> None:
+        """Say so when patience has ended, and when nothing is missing any more."""
+        missing = self._missing()
+        if not missing:
+            self._episodes.end("keys", "every issuer has its key set now")
+        elif self.has_any and not self.keeps_deaf:
+            listed = ", ".join(missing)
+            fate = "the nodes of its issuer are answered 503, and expire from now on"
+            text = f"{listed}: still no key set; {fate}; {_REMEDY}"
+            self._episodes.begin("keys", listed, text, level=logging.ERROR)
 
     def _rebuild(self) -> None:
         nobody = KeySet(())
@@ -147,7 +196,7 @@ class KeyRing:
             )
             for issuer in self._settings.issuers
         ]
-        if any(source.keys for source in self._sources.values()):
+        if issuers:
             self._verifier = Verifier(nobody, issuers, self._settings.leeway)
 
 
@@ -274,7 +323,8 @@ class UrlKeys:
                 self._use(document)
         except CredentialError as error:
             cause = error.cause if isinstance(error, FetchError) else type(error).__name__
-            meanwhile = "known keys stay in force" if self.keys else "no key is known yet, so all get 503"
+            unknown = "none of its keys is known yet, so tokens that need them get 503"
+            meanwhile = "known keys stay in force" if self.keys else unknown
             self._episodes.begin("jwks", cause, f"{self._url}: {error}; {meanwhile}; {_REMEDY}")
             return False
         self._episodes.end("jwks", f"{self._url}: the key set can be fetched again")

@@ -44,7 +44,8 @@ class Keeper:
         """What was last read and found good."""
         if self._credentials is None:
             return NOTHING
-        return Kept(self._credentials.files, self._deny.content, self._keys.documents)
+        keys = self._keys
+        return Kept(self._credentials.files, self._deny.content, keys.documents, keys.patience)
 
     async def open(self) -> None:
         """Read everything for the first time, as a worker will.

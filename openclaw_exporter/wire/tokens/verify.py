@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import msgspec
 
-from openclaw_exporter.errors import ConfigError, ConfigProblem, TokenError
+from openclaw_exporter.errors import ConfigError, ConfigProblem, StoreUnavailableError, TokenError
 from openclaw_exporter.wire.tokens.compact import Compact, parse
 from openclaw_exporter.wire.tokens.keys import ALGORITHMS, Algorithm, KeySet, VerificationKey, is_key_id
 from openclaw_exporter.wire.tokens.mint import MAX_LIFETIME
@@ -46,7 +46,8 @@ class Issuer(msgspec.Struct, frozen=True):
         profile: `minted` by the nodes themselves, or `external`: brought by the platform.
         algorithms: The allowed `alg` values.
         max_life: The longest life of a token, seconds, up to 3600.
-        keys: The issuer's own key set, so that nobody else's key vouches for it; None: the verifier's.
+        keys: The issuer's own key set, so that nobody else's key vouches for it; None: the verifier's. An
+            empty one could not be read yet, so its tokens can be told neither good nor bad.
 
     Raises:
         ConfigError: A term is missing or unsafe; all are named.
@@ -128,6 +129,7 @@ class Verifier:
 
         Raises:
             TokenError: It is not valid. `token-key-unknown` may be cured by fetching the key set again.
+            StoreUnavailableError: It may be valid: its issuer is accepted and has no key yet.
         """
         compact = parse(token)
         issuer = self._issuer(compact.claims)
@@ -150,6 +152,9 @@ class Verifier:
 
     def _verified_key(self, compact: Compact, issuer: Issuer) -> VerificationKey:
         keys = self._keys if issuer.keys is None else issuer.keys
+        if not keys:
+            # The token may well be right: this is not the node's fault.
+            raise StoreUnavailableError("the key set of the token's issuer could not be fetched yet")
         key = keys.get(compact.header["kid"])
         if key is None:
             raise TokenError("token-key-unknown", "the token's key is not in the issuer's key set")
