@@ -123,7 +123,7 @@ class FieldsError(WireError):
 
 
 class TokenError(WireError):
-    """401: the token is missing, expired, not valid, or bound to another certificate."""
+    """401: the token is missing, expired, not valid, or not bound to this certificate."""
 
     status: ClassVar[int] = 401
 

@@ -51,7 +51,7 @@ CASES: Final[Mapping[str, Case]] = {
     "token-expired": Case(401, "The token has expired"),
     "token-not-yet-valid": Case(401, "The token is not valid yet"),
     "token-lifetime": Case(401, "The token lives too long"),
-    "token-binding": Case(401, "The token is bound to another certificate"),
+    "token-binding": Case(401, "The token is not bound to the client certificate"),
     "signature-missing": Case(401, "The request has no payload signature"),
     "signature-invalid": Case(401, "The payload signature is not valid"),
     "identity-missing": Case(403, "The connection has no client certificate"),

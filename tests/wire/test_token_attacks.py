@@ -26,7 +26,7 @@ from wire.scene import (
 )
 
 from openclaw_exporter.errors import TokenError
-from openclaw_exporter.wire.problems import CASES
+from openclaw_exporter.wire.problems import CASES, problem_for
 from openclaw_exporter.wire.tokens import MAX_TOKEN_BYTES, VerifiedToken
 
 ATTACKS = [*FORM_ATTACKS, *CLAIM_ATTACKS]
@@ -143,6 +143,17 @@ def test_a_connection_without_certificate_fits_no_token() -> None:
         with pytest.raises(TokenError) as caught:
             verifier().verify(made, thumbprint="", now=NOW)
         assert caught.value.slug == "token-binding"
+
+
+def test_a_token_that_is_bound_to_nothing_is_told_so() -> None:
+    for cnf, said in (
+        (DROP, "bound to no certificate"),
+        ({"x5t#S256": "A" * 43}, "not the client certificate's"),
+    ):
+        with pytest.raises(TokenError, match=said) as caught:
+            verifier().verify(minted(cnf=cnf), thumbprint=THUMBPRINT, now=NOW)
+        assert caught.value.slug == "token-binding"
+        assert "another" not in problem_for(caught.value).title
 
 
 def test_a_token_lives_from_its_beginning_to_its_end() -> None:

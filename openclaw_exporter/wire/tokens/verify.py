@@ -222,12 +222,16 @@ def _check_binding(claims: dict[str, Any], issuer: Issuer, thumbprint: str) -> N
     """Check RFC 8705's confirmation. A token bound to anything else is refused: it is no bearer token."""
     if issuer.profile == "external" and "cnf" not in claims:
         return
-    confirmation = claims.get("cnf")
+    if "cnf" not in claims:
+        raise TokenError(
+            "token-binding", "the token has no cnf: it is bound to no certificate, and has to be"
+        )
+    confirmation = claims["cnf"]
     bound = confirmation.get("x5t#S256") if isinstance(confirmation, dict) else None
     alone = issuer.profile == "external" or confirmation == {"x5t#S256": bound}
     # A connection without a certificate has no thumbprint that anything could be bound to.
     if not (isinstance(bound, str) and bound and bound == thumbprint and alone):
-        raise TokenError("token-binding", "the token's cnf is not the connection's certificate")
+        raise TokenError("token-binding", "the token's cnf is not the client certificate's x5t#S256")
 
 
 def _numeric_date(claims: dict[str, Any], name: str) -> float | None:
