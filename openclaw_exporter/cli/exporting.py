@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import openclaw_exporter
+from openclaw_exporter.cli.places import taken
 from openclaw_exporter.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def write(directory: Path, *, grafana_path: str | None = None, force: bool = Fal
         UserError: A file exists, or one cannot be written; the dashboards are not installed.
     """
     contents = dict(_contents(directory, grafana_path))
-    taken = next((path for path in contents if path.exists()), None)
-    if taken is not None and not force:
-        raise UserError(f"{taken} is there already: give --force to replace what is there")
+    there = taken(contents)
+    if there and not force:
+        raise UserError(f"{there[0]} is there already: give --force to replace what is there")
     try:
         for path, text in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from openclaw_exporter.cli.authority import Authority, node_uri, proxy_uri, reader_uri
 from openclaw_exporter.cli.pki_configurations import agent_tables, document, pki_toml, receiver_tables
+from openclaw_exporter.cli.places import taken
 from openclaw_exporter.errors import CredentialError
 
 if TYPE_CHECKING:
@@ -305,9 +306,9 @@ def _key_id(key: TokenKey) -> str:
 
 def _write_all(files: Mapping[Path, bytes], *, force: bool) -> None:
     """Write the files, all or (where one exists that must not be replaced) none; keys for the owner alone."""
-    taken = [path for path in files if path.exists()]
-    if taken and not force:
-        listed = ", ".join(str(path) for path in taken)
+    there = taken(files)
+    if there and not force:
+        listed = ", ".join(str(path) for path in there)
         raise CredentialError(f"these files exist already: {listed}; --force replaces them")
     try:
         for path, content in files.items():

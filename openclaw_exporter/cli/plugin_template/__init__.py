@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import Final
 
+from openclaw_exporter.cli.places import taken
 from openclaw_exporter.errors import UserError
 from openclaw_exporter.plugin.hooks import API_VERSION
 
@@ -43,9 +44,9 @@ def write(name: str, directory: Path) -> list[Path]:
         directory / target.format(**words): Template((_HERE / template).read_text()).substitute(words)
         for template, target in _FILES.items()
     }
-    taken = next((path for path in contents if path.exists()), None)
-    if taken is not None:
-        raise UserError(f"{taken} is there already: name another place with --directory")
+    there = taken(contents)
+    if there:
+        raise UserError(f"{there[0]} is there already: name another place with --directory")
     try:
         for path, text in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
