@@ -19,7 +19,10 @@ The command line prints a `UserError` as text and exits with 2; it never shows a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class OpenClawError(Exception):
@@ -67,7 +70,24 @@ class ConfigError(UserError):
 
 
 class CredentialError(UserError):
-    """A certificate, key, CA, token or key set that cannot be used; the text names the file."""
+    """A certificate, key, CA, token or key set that cannot be used; the text names the file.
+
+    Args:
+        message: What is wrong, with the file, and the remedy.
+        key: The dotted key of the configuration that names the file; empty where none does.
+        source: Where the key's value came from: a file's name, an environment variable or a flag.
+    """
+
+    def __init__(self, message: str, *, key: str = "", source: str = "") -> None:
+        self.message = message
+        self.key = key
+        super().__init__(": ".join(part for part in (source, key, message) if part))
+
+    def located(self, source_of: Callable[[str], str]) -> CredentialError:
+        """Return the same error with where its key's value came from, by what tells that of a dotted key."""
+        if not self.key:
+            return self
+        return CredentialError(self.message, key=self.key, source=source_of(self.key))
 
 
 class UnreadableError(CredentialError):

@@ -21,7 +21,7 @@ from openclaw_exporter.agent.publishing import Publishing
 from openclaw_exporter.agent.signals import Signals, leave_within
 from openclaw_exporter.agent.snapshot import Board
 from openclaw_exporter.client import resolve_node_id
-from openclaw_exporter.errors import UserError
+from openclaw_exporter.errors import CredentialError, UserError
 from openclaw_exporter.logs import Episodes
 from openclaw_exporter.telemetry.listening import listen
 
@@ -124,9 +124,11 @@ class Agent:
         """
         try:
             self._start()
-        except BaseException:
+        except BaseException as error:
             # A heartbeat may have gone out before an exporter could not start.
             self.stop(draining=self._publishing is not None, timeout=1.0)
+            if isinstance(error, CredentialError):
+                raise error.located(self._config.source_of) from None
             raise
 
     def stop(self, *, draining: bool = True, timeout: float = STOP_WITHIN) -> None:
@@ -199,7 +201,7 @@ class Agent:
         self._config = config
         self._plugins.reload(old, config)
         if self._publishing is not None and old.client != config.client:
-            self._publishing.change(config.client)
+            self._publishing.change(config.client, config.source_of)
 
     def view(self) -> NodeView:
         """Return what the node says of itself now: heartbeat and metrics both say this."""

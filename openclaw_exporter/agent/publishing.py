@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.client import Publisher, in_rollout
-from openclaw_exporter.errors import StateError, UserError
+from openclaw_exporter.errors import CredentialError, StateError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,11 +65,15 @@ class Publishing:
         self._ended = True
         self.publisher.stop(draining=draining, timeout=timeout)
 
-    def change(self, settings: ClientSettings) -> None:
+    def change(self, settings: ClientSettings, source_of: Callable[[str], str]) -> None:
         """Go over to other settings; back to the present ones where they cannot be used.
 
         The first heartbeat with the new settings goes out at once. A node that publishes no more says that
         it leaves.
+
+        Args:
+            settings: The new ones.
+            source_of: Returns where the value of a dotted key came from, for the log.
 
         Raises:
             UserError: Neither can be used now.
@@ -79,7 +83,8 @@ class Publishing:
         try:
             self.publisher = self._take_over(settings)
         except UserError as error:
-            _LOGGER.error("[openclaw] stays as it was: %s", error)  # noqa: TRY400 - the user's mistake, not ours
+            told = error.located(source_of) if isinstance(error, CredentialError) else error
+            _LOGGER.error("[openclaw] stays as it was: %s", told)  # noqa: TRY400 - the user's mistake, not ours
             self.publisher = self._take_over(self._settings)
         else:
             self._settings = settings

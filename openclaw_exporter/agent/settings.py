@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Final, Literal
 
@@ -178,6 +178,7 @@ class AgentConfig:
         telemetry: The table `[telemetry]`.
         plugins: The tables `[plugins.NAME]` by name, raw.
         source: The file that they come from, for error texts.
+        source_of: Returns where the value of a dotted key came from, for error texts too.
     """
 
     node: NodeSettings = field(default_factory=NodeSettings)
@@ -187,6 +188,7 @@ class AgentConfig:
     telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
     plugins: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     source: str = ""
+    source_of: Callable[[str], str] = field(default=lambda _key: "", compare=False, repr=False)
 
     @property
     def resource(self) -> dict[str, str]:

@@ -68,6 +68,7 @@ def _read(path: Path | None, flags: Mapping[str, object]) -> AgentConfig:
         telemetry=config.get(TelemetrySettings),
         plugins=config.plugins,
         source=config.source,
+        source_of=config.source_of,
     )
 
 

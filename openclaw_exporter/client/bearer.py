@@ -6,10 +6,10 @@ import hashlib
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from openclaw_exporter.client.credentials import Validity
-from openclaw_exporter.client.files import WatchedFiles
+from openclaw_exporter.client.files import WatchedFiles, unreadable
 from openclaw_exporter.errors import CredentialError, TokenError
 from openclaw_exporter.wire.signatures import sign
-from openclaw_exporter.wire.tokens import Minter, SigningKey
+from openclaw_exporter.wire.tokens import MAX_KEY_ID, Minter, SigningKey, is_key_id
 from openclaw_exporter.wire.tokens.compact import parse
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from openclaw_exporter.wire.tokens import Token
 
 _RENEW_AT: Final = 0.8
+_KEY: Final = "openclaw.token.key"
+_FILE: Final = "openclaw.token.file"
 Loaded = TypeVar("Loaded")
 
 
@@ -61,7 +63,7 @@ def open_bearer(settings: ClientSettings, node_id: str, clock: Clock, episodes: 
     if settings.insecure_dev:
         return NoBearer()
     if settings.token.profile == "external":
-        return ExternalBearer(_needed(settings.token.file, "openclaw.token.file"), episodes)
+        return ExternalBearer(_needed(settings.token.file, _FILE), episodes)
     return MintedBearer(settings.token, node_id, clock, episodes)
 
 
@@ -90,8 +92,8 @@ class MintedBearer:
         self._settings = settings
         self._node_id = node_id
         self._clock = clock
-        self._path = _needed(settings.key, "openclaw.token.key")
-        self._reload = _Reload(self._path, episodes)
+        self._path = _needed(settings.key, _KEY)
+        self._reload = _Reload(self._path, _KEY, episodes)
         self._minter = self._load(*self._reload.first())
         self._reload.accept()
         self._token: Token | None = None
@@ -130,7 +132,15 @@ class MintedBearer:
 
     def _load(self, pem: bytes) -> Minter:
         settings = self._settings
-        key = SigningKey.load(pem, kid=settings.kid, algorithm=settings.algorithm, source=str(self._path))
+        if not is_key_id(settings.kid):
+            message = (
+                f"must be 1 to {MAX_KEY_ID} printable ASCII characters; give the id in the receiver's key set"
+            )
+            raise CredentialError(message, key="openclaw.token.kid")
+        try:
+            key = SigningKey.load(pem, kid=settings.kid, algorithm=settings.algorithm, source=str(self._path))
+        except CredentialError as error:
+            raise CredentialError(error.message, key=_KEY) from None
         return Minter(key, issuer=settings.issuer, audience=settings.audience, lifetime=settings.lifetime)
 
 
@@ -139,7 +149,7 @@ class ExternalBearer:
 
     def __init__(self, path: Path, episodes: Episodes) -> None:
         self._path = path
-        self._reload = _Reload(path, episodes)
+        self._reload = _Reload(path, _FILE, episodes)
         self.validity: Validity | None = None
         self._text = self._load(*self._reload.first())
         self._reload.accept()
@@ -164,7 +174,10 @@ class ExternalBearer:
             text = content.decode("ascii").strip()
             claims = parse(text).claims
         except (UnicodeDecodeError, TokenError):
-            raise CredentialError(f"{self._path} holds no JWT in compact form") from None
+            message = (
+                f"{self._path} holds no JWT in compact form; name the file in which the platform keeps one"
+            )
+            raise CredentialError(message, key=_FILE) from None
         begins, ends = claims.get("nbf", claims.get("iat")), claims.get("exp")
         if isinstance(ends, (int, float)):
             self.validity = Validity(begins if isinstance(begins, (int, float)) else 0.0, ends)
@@ -174,8 +187,9 @@ class ExternalBearer:
 class _Reload:
     """One file that is loaded again when it changes; what cannot be used never replaces what can."""
 
-    def __init__(self, path: Path, episodes: Episodes) -> None:
+    def __init__(self, path: Path, key: str, episodes: Episodes) -> None:
         self._path = path
+        self._key = key
         self._files = WatchedFiles(path)
         self._episodes = episodes
         self._forced = False
@@ -221,7 +235,7 @@ class _Reload:
         try:
             return self._files.read()
         except OSError as error:
-            raise CredentialError(f"{self._path} cannot be read: {error.strerror}") from None
+            raise CredentialError(unreadable(self._path, error), key=self._key) from None
 
 
 def _digest(content: bytes) -> bytes:

@@ -203,7 +203,7 @@ class Courier:
         hung_up = kind == "connection" and isinstance(error, _STALE) and self._tls.current.context is not None
         if (kind == "tls" or hung_up) and self._tls.current.certificate.not_after < self._clock.wall():
             # The other side says no more than that it does not like the certificate.
-            reason = "this node's own certificate has expired"
+            reason = "this node's own certificate has expired: renew openclaw.tls.certificate"
         elif hung_up:
             reason = "closed without an answer, as by a receiver that refuses the certificate"
         return Delivery(Outcome.BACKOFF, error_type=kind, reason=reason)

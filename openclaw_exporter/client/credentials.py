@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from openclaw_exporter.client.certificates import read_certificates
-from openclaw_exporter.client.files import WatchedFiles
+from openclaw_exporter.client.files import WatchedFiles, unreadable
 from openclaw_exporter.errors import CredentialError
 from openclaw_exporter.wire.fields import UUID
 from openclaw_exporter.wire.thumbprint import thumbprint
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS: Final = 3
+_AUTHORITIES: Final = "give the PEM file of the authorities that sign the receiver's certificate"
+_CERTIFICATE: Final = "give the PEM file of this client's certificate"
+_KEY: Final = "give the PEM file of the certificate's private key"
 _node_of = re.compile(rf"spiffe://[^/]+/chimera/node/({UUID})").fullmatch
 _private_key_in = re.compile(rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----", re.DOTALL).search
 
@@ -122,18 +125,23 @@ class TlsFiles:
     Args:
         settings: Where they are; `ca` and `certificate` are set.
         episodes: Where a set that cannot be used is logged.
+        table: What the settings' keys are called: what stands before `ca`, `certificate` and `key`.
 
     Raises:
         CredentialError: There is no usable set to begin with.
     """
 
-    def __init__(self, settings: TlsSettings, episodes: Episodes) -> None:
+    def __init__(self, settings: TlsSettings, episodes: Episodes, table: str = "openclaw.tls.") -> None:
         if settings.ca is None or settings.certificate is None:
             raise CredentialError("openclaw.tls.ca and openclaw.tls.certificate are needed for mutual TLS")
-        self._key_path = settings.key or settings.certificate
-        self._certificate_path = settings.certificate
-        self._ca_path = settings.ca
-        self._files = WatchedFiles(self._certificate_path, self._key_path, self._ca_path)
+        self._certificate = _File(f"{table}certificate", settings.certificate, _CERTIFICATE)
+        self._ca = _File(f"{table}ca", settings.ca, _AUTHORITIES)
+        if settings.key is None:
+            elsewhere = f"name the PEM file of the certificate's private key in {table}key"
+            self._key = self._certificate._replace(wanted=elsewhere)
+        else:
+            self._key = _File(f"{table}key", settings.key, _KEY)
+        self._files = WatchedFiles(self._certificate.path, self._key.path, self._ca.path)
         self._episodes = episodes
         self.current = self._load()
         self._files.accept()
@@ -166,13 +174,9 @@ class TlsFiles:
     def _check_node(self, fresh: Credentials, node_id: str) -> None:
         # Where names are DNS SANs no certificate ever named a node.
         if fresh.node_id is None and self.current.node_id is not None:
-            raise CredentialError(
-                f"{self._certificate_path} names no node, but the certificate in use names this one"
-            )
+            raise self._certificate.wrong("names no node, but the certificate in use names this one")
         if fresh.node_id not in (None, node_id):
-            raise CredentialError(
-                f"{self._certificate_path} is the certificate of node {fresh.node_id}, not of this one"
-            )
+            raise self._certificate.wrong(f"is the certificate of node {fresh.node_id}, not of this one")
 
     def _load(self) -> Credentials:
         for _ in range(_ATTEMPTS):
@@ -181,20 +185,27 @@ class TlsFiles:
             # OpenSSL reads the files itself: only if they are still the same did it read what we checked.
             if self._read() == contents:
                 return loaded
-        raise CredentialError(f"{self._certificate_path} and its key keep changing while they are read")
+        raise self._certificate.wrong(
+            "and its key keep changing while they are read", "write both beside the old ones, and rename them"
+        )
 
     def _read(self) -> tuple[bytes, ...]:
         try:
             return self._files.read()
         except OSError as error:
-            raise CredentialError(f"{error.filename} cannot be read: {error.strerror}") from None
+            files = (self._ca, self._key, self._certificate)
+            failed = next(
+                (file for file in files if str(file.path) == str(error.filename)), self._certificate
+            )
+            raise CredentialError(unreadable(failed.path, error), key=failed.key) from None
 
     def _build(self, certificate_pem: bytes, key_pem: bytes, ca_pem: bytes) -> Credentials:
-        chain = _certificates(certificate_pem, self._certificate_path)
-        authorities = _certificates(ca_pem, self._ca_path)
+        chain = _certificates(certificate_pem, self._certificate)
+        authorities = _certificates(ca_pem, self._ca)
         leaf = chain[0]
-        if _public_key_of(key_pem, self._key_path) != _spki(leaf, self._certificate_path):
-            raise CredentialError(f"{self._key_path} is not the key of {self._certificate_path}")
+        if _public_key_of(key_pem, self._key) != _spki(leaf, self._certificate):
+            remedy = "give the one that the certificate was made for"
+            raise self._key.wrong(f"is not the key of {self._certificate.path}", remedy)
         return Credentials(
             context=self._context(authorities),
             thumbprint=thumbprint(leaf.der),
@@ -208,48 +219,65 @@ class TlsFiles:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         der = b"".join(authority.der for authority in authorities)
+        certificate, key = self._certificate, self._key.path
         try:
             context.load_verify_locations(cadata=der)
             # Without a password of ours OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(self._certificate_path, self._key_path, password="")
+            context.load_cert_chain(certificate.path, key, password="")
         except OSError as error:
             reason = getattr(error, "reason", None) or error.strerror
-            raise CredentialError(
-                f"{self._certificate_path} and {self._key_path} cannot be used for TLS: {reason}"
-            ) from None
+            raise certificate.wrong(f"and {key} cannot be used for TLS: {reason}") from None
         return context
 
 
-def _certificates(pem: bytes, path: Path) -> list[Certificate]:
+class _File(NamedTuple):
+    """One of the files.
+
+    Attributes:
+        key: What names it: a key of the configuration, as a rule.
+        path: Its path.
+        wanted: What to give instead of one that is none.
+    """
+
+    key: str
+    path: Path
+    wanted: str
+
+    def wrong(self, what: str, remedy: str = "") -> CredentialError:
+        """Return what says that it cannot be used, and the remedy."""
+        return CredentialError(f"{self.path} {what}; {remedy or self.wanted}", key=self.key)
+
+
+def _certificates(pem: bytes, file: _File) -> list[Certificate]:
     try:
         found = read_certificates(pem)
     except ValueError:
-        raise CredentialError(f"{path} holds a certificate that cannot be read") from None
+        raise file.wrong("holds a certificate that cannot be read") from None
     if not found:
-        raise CredentialError(f"{path} holds no certificate in PEM form")
+        raise file.wrong("holds no certificate in PEM form" if pem else "is empty: it holds no certificate")
     return found
 
 
-def _public_key_of(pem: bytes, path: Path) -> bytes:
+def _public_key_of(pem: bytes, file: _File) -> bytes:
     block = _private_key_in(pem)
     if block is None:
-        raise CredentialError(f"{path} holds no private key in PEM form")
+        raise file.wrong("holds no private key in PEM form" if pem else "is empty: it holds no private key")
     try:
         key = load_pem_private_key(block[0], password=None)
         return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except TypeError:
-        raise CredentialError(f"{path}: the key is encrypted; give it without a pass phrase") from None
+        raise file.wrong("holds a key that is encrypted", "give it without a pass phrase") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise CredentialError(f"{path} holds a private key that cannot be read") from None
+        raise file.wrong("holds a private key that cannot be read") from None
 
 
-def _spki(certificate: Certificate, path: Path) -> bytes:
+def _spki(certificate: Certificate, file: _File) -> bytes:
     try:
         # Written anew: there is more than one way to write a key.
         key = load_der_public_key(certificate.key)
         return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     except (ValueError, UnsupportedAlgorithm):
-        raise CredentialError(f"{path} holds a certificate whose key cannot be read") from None
+        raise file.wrong("holds a certificate whose key cannot be read") from None
 
 
 def _node_id(certificate: Certificate) -> str | None:

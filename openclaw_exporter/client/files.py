@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,18 @@ if TYPE_CHECKING:
 _SETTLED_NS = 2_000_000_000
 
 _Signature = tuple[tuple[int, int, int], ...]
+
+_REMEDIES = {
+    errno.ENOENT: "put it there, or name another",
+    errno.EACCES: "let this process's user read it and search the directories above it",
+    errno.EISDIR: "name a file",
+}
+
+
+def unreadable(path: Path | str, error: OSError) -> str:
+    """Return in words that a file cannot be read, and the remedy."""
+    remedy = _REMEDIES.get(error.errno or 0, "name a file that can be read")
+    return f"{path} cannot be read: {error.strerror}; {remedy}"
 
 
 class WatchedFiles:

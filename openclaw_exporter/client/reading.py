@@ -175,7 +175,7 @@ def _open_tls(ca: Path | str | None, certificate: Path | str | None, key: Path |
             "an https endpoint needs ca, certificate, and key where the certificate has none with it"
         )
     files = TlsSettings(ca=Path(ca), certificate=Path(certificate), key=None if key is None else Path(key))
-    return TlsFiles(files, Episodes(_LOG))
+    return TlsFiles(files, Episodes(_LOG), table="")
 
 
 def refusal(base: str, status: int, body: bytes) -> RegistryError:

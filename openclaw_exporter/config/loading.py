@@ -47,12 +47,14 @@ class Config(msgspec.Struct, frozen=True):
         plugins: The `[plugins.NAME]` tables by name, raw: the plugins themselves say what they may hold.
         source: The file's name; empty where there is none.
         warnings: What a person should know, and what is no error.
+        overrides: What set each key that the file did not: an environment variable or a flag.
     """
 
     sections: Mapping[type, object]
     plugins: Mapping[str, Mapping[str, object]]
     source: str = ""
     warnings: tuple[str, ...] = ()
+    overrides: Mapping[str, str] = {}
 
     def get(self, cls: type[T]) -> T:
         """Return the settings of a class that one of the tables has.
@@ -70,6 +72,15 @@ class Config(msgspec.Struct, frozen=True):
     def log(self) -> LogSettings:
         """What is logged, and how."""
         return self.get(LogSettings)
+
+    def source_of(self, key: str) -> str:
+        """Return where the value of a dotted key came from: a file's name, a variable or a flag."""
+        base = key.split("[", 1)[0]
+        while base:
+            if base in self.overrides:
+                return self.overrides[base]
+            base = base.rpartition(".")[0]
+        return self.source
 
 
 class Examined(msgspec.Struct, frozen=True):
@@ -161,8 +172,8 @@ class _Loading:
             settings = self._read(table)
             if settings is not None:
                 sections[type(settings)] = settings
-        config = Config(sections, self._plugin_tables(), self._source, tuple(overlay.warnings))
-        return Examined(config, self._located(overlay.problems), wanted, roles)
+        config = Config(sections, self._plugin_tables(), self._source, tuple(overlay.warnings), self._sources)
+        return Examined(config, self._located(config, overlay.problems), wanted, roles)
 
     def _refuse_unknown_tables(self) -> None:
         known = {*(table.name for table in TABLES), PLUGINS}
@@ -235,23 +246,17 @@ class _Loading:
                 self._problems.append(ConfigProblem(key, "not a table", f"a table [{key}]"))
         return {name: table for name, table in content.items() if isinstance(table, dict)}
 
-    def _located(self, variables: list[ConfigProblem]) -> tuple[ConfigProblem, ...]:
+    def _located(self, config: Config, variables: list[ConfigProblem]) -> tuple[ConfigProblem, ...]:
         """Return all problems, each with where its value came from."""
         unread = {problem.key for problem in variables}
         found = [
-            dataclasses.replace(problem, message=redact(problem.message), source=self._source_of(problem.key))
+            dataclasses.replace(
+                problem, message=redact(problem.message), source=config.source_of(problem.key)
+            )
             for problem in self._problems
             if problem.key not in unread
         ]
         return (*found, *variables)
-
-    def _source_of(self, key: str) -> str:
-        base = key.split("[", 1)[0]
-        while base:
-            if base in self._sources:
-                return self._sources[base]
-            base = base.rpartition(".")[0]
-        return self._source
 
 
 def _without(table: Mapping[str, object], name: str, keys: Collection[str]) -> dict[str, object]:

@@ -274,10 +274,30 @@ def test_a_stuck_publishing_loop_gives_no_sign_of_life(
         systemd.next(timeout=6)  # a loop that turns says so at once, and every 5 s
 
 
-def test_a_mistake_is_a_line_and_no_traceback(process: Process) -> None:
-    process._values["ca"] = "/nowhere/ca.pem"
+MISSING = "/nowhere.pem cannot be read: No such file or directory; put it there, or name another"
+
+
+def test_a_mistake_is_a_line_that_names_its_place(process: Process) -> None:
+    process._values["ca"] = "/nowhere.pem"
     process.start()
     assert process.wait(END_SECONDS) == 2
     text = (process._folder / "log").read_text()
-    assert "/nowhere/ca.pem" in text
-    assert "Traceback" not in text
+    assert text == f"openclaw-exporter: {process.path}: openclaw.tls.ca: {MISSING}\n"
+
+
+def test_a_mistake_of_a_variable_names_the_variable(process: Process) -> None:
+    process.start(OPENCLAW_TOKEN_KEY="/nowhere.pem")  # noqa: S106 - a path
+    assert process.wait(END_SECONDS) == 2
+    text = (process._folder / "log").read_text()
+    assert text == f"openclaw-exporter: OPENCLAW_TOKEN_KEY: openclaw.token.key: {MISSING}\n"
+
+
+def test_a_file_that_a_new_configuration_names_wrongly_is_told_with_its_place(process: Process) -> None:
+    process.start()
+    wait_until(process.beats)
+    process.configure(key="/nowhere.pem")
+    process.signal(signal.SIGHUP)
+    told = f"[openclaw] stays as it was: {process.path}: openclaw.tls.key: {MISSING}"
+    wait_until(lambda: process.logged(told))
+    count = len(process.beats())
+    wait_until(lambda: len(process.beats()) > count)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import datetime as dt
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner
@@ -12,6 +14,9 @@ from openclaw_exporter.cli.app import app
 from openclaw_exporter.cli.pki_files import PkiDirectory
 from openclaw_exporter.config import all_keys, load
 from openclaw_exporter.receiver.settings import ReceiverSettings
+
+if TYPE_CHECKING:
+    from support.pki import Pki
 
 BROKEN = """
 [openclaw]
@@ -53,16 +58,21 @@ def test_credential_files_that_cannot_be_used_are_warnings(tmp_path: Path) -> No
     (tmp_path / "token.key").unlink()
     code, out, err = check(node.configuration)
     assert (code, out.startswith(f"{node.configuration}: no errors;")) == (0, True)
-    assert f"warning: {node.key} is not the key of {node.certificate}\n" in err
-    assert f"warning: {tmp_path / 'token.key'} cannot be read: No such file or directory\n" in err
+    place = f"warning: {node.configuration}: openclaw"
+    assert f"{place}.tls.key: {node.key} is not the key of {node.certificate}; give" in err
+    assert (
+        f"{place}.token.key: {tmp_path / 'token.key'} cannot be read: No such file or directory; put" in err
+    )
 
     (tmp_path / "jwks.json").write_text("[]")
     (tmp_path / "receiver.key").unlink()
     code, _, err = check(made.receiver_configuration)
     warnings = err.splitlines()
     assert (code, len(warnings)) == (0, 2)
-    assert "see receiver.tls" in warnings[0]
-    assert warnings[1].startswith(f"warning: {tmp_path / 'jwks.json'}: not a strict JSON object")
+    place = f"warning: {made.receiver_configuration}: receiver.tls.key"
+    assert warnings[0].startswith(f"{place}: {tmp_path / 'receiver.key'} cannot be read: No such file")
+    place = f"warning: {made.receiver_configuration}: receiver.tokens.jwks"
+    assert warnings[1].startswith(f"{place}: {tmp_path / 'jwks.json'}: not a strict JSON object")
 
     (tmp_path / "denied").write_text("everybody\n")
     denied = {"OPENCLAW_RECEIVER_TLS_DENY_LIST": str(tmp_path / "denied")}
@@ -74,14 +84,35 @@ def test_every_credential_file_that_is_missing_is_named_at_once(tmp_path: Path) 
     made = PkiDirectory.create(tmp_path, trust_domain="test.openclaw", hosts=("localhost",))
     node = made.issue_node()
     assert node.configuration is not None
-    files = (made.ca, node.certificate, node.key, tmp_path / "token.key")
-    for file in files:
+    files = {
+        "tls.ca": made.ca,
+        "tls.certificate": node.certificate,
+        "tls.key": node.key,
+        "token.key": tmp_path / "token.key",
+    }
+    for file in files.values():
         file.unlink()
-    code, _, err = check(node.configuration)
+    code, _, err = check(node.configuration, environ={"OPENCLAW_TLS_CA": str(made.ca)})
     assert code == 0
+    sources = {"tls.ca": "OPENCLAW_TLS_CA"}
     assert [line.partition(" cannot be read")[0] for line in err.splitlines()] == [
-        f"warning: {file}" for file in files
+        f"warning: {sources.get(name, node.configuration)}: openclaw.{name}: {file}"
+        for name, file in files.items()
     ]
+
+
+def test_a_certificate_that_has_expired_is_a_warning(tmp_path: Path, pki: Pki) -> None:
+    made = PkiDirectory.create(tmp_path, trust_domain="test.openclaw", hosts=("localhost",))
+    node = made.issue_node()
+    assert node.configuration is not None
+    old = pki.node(str(uuid4()), lifetime=dt.timedelta(seconds=-60))
+    node.certificate.write_bytes(old.certificate.read_bytes())
+    node.key.write_bytes(old.key.read_bytes())
+    code, _, err = check(node.configuration)
+    (warning,) = err.splitlines()
+    place = f"{node.configuration}: openclaw.tls.certificate: {node.certificate} has expired"
+    assert (code, warning.startswith(f"warning: {place} (")) == (0, True)
+    assert warning.endswith("; renew it")
 
 
 def test_the_file_may_be_named_as_the_other_commands_name_it(tmp_path: Path) -> None:
@@ -234,7 +265,10 @@ def test_the_examples_are_right(name: str) -> None:
     file = Path(__file__).parents[2] / "examples" / "config" / f"{name}.toml"
     code, out, err = check(file)
     assert (code, out.startswith(f"{file}: no errors; checked for {name}, because it has [")) == (0, True)
-    assert all(re.match("warning: /etc/openclaw/.* cannot be read", line) for line in err.splitlines())
+    assert all(
+        re.match(r"warning: \S+: [a-z._\[\]0-9]+: /etc/openclaw/.* cannot be read", line)
+        for line in err.splitlines()
+    )
 
 
 def test_the_examples_variants_are_right(file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -288,16 +289,52 @@ def encrypted(pki: Pki) -> bytes:
     )
 
 
+OTHER_PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+TORN_KEY = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
+AUTHORITIES = "; give the PEM file of the authorities that sign the receiver's certificate"
+OWN = "; give the PEM file of this client's certificate"
+ITS_KEY = "; give the PEM file of the certificate's private key"
+MISSING = "cannot be read: No such file or directory; put it there, or name another"
+A_DIRECTORY = "cannot be read: Is a directory; name a file"
+
+
+def spoil(path: Path, content: object, pki: Pki) -> None:
+    """Put something there that is no credential, or nothing."""
+    if content == "encrypted":
+        path.write_bytes(encrypted(pki))
+    elif content == "other":
+        path.write_bytes(private_key_pem(ec.generate_private_key(ec.SECP256R1())))
+    elif content == "weak":
+        weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - on purpose
+        form = serialization.PrivateFormat.PKCS8
+        path.write_bytes(weak.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+    elif content == "directory":
+        path.mkdir()
+    elif content == "loop":
+        path.symlink_to(path)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
     ("broken", "content", "message"),
     [
-        ("certificate", b"nothing", "holds no certificate in PEM form"),
-        ("key", b"nothing", "holds no private key in PEM form"),
-        ("key", "encrypted", "the key is encrypted"),
-        ("key", "other", "is not the key of"),
-        ("ca", b"", "holds no certificate in PEM form"),
-        ("ca", None, "cannot be read: No such file"),
-        ("certificate", None, "cannot be read: No such file"),
+        ("certificate", b"nothing", f"holds no certificate in PEM form{OWN}"),
+        ("certificate", b"", f"is empty: it holds no certificate{OWN}"),
+        ("certificate", OTHER_PEM, f"holds a certificate that cannot be read{OWN}"),
+        ("certificate", None, MISSING),
+        ("certificate", "directory", A_DIRECTORY),
+        ("key", b"nothing", f"holds no private key in PEM form{ITS_KEY}"),
+        ("key", b"", f"is empty: it holds no private key{ITS_KEY}"),
+        ("key", TORN_KEY, f"holds a private key that cannot be read{ITS_KEY}"),
+        ("key", "encrypted", "holds a key that is encrypted; give it without a pass phrase"),
+        ("key", "other", "is not the key of {certificate}; give the one that the certificate was made for"),
+        ("key", None, MISSING),
+        ("key", "loop", "cannot be read: Too many levels of symbolic links; name a file that can be read"),
+        ("ca", b"", f"is empty: it holds no certificate{AUTHORITIES}"),
+        ("ca", b"nothing", f"holds no certificate in PEM form{AUTHORITIES}"),
+        ("ca", None, MISSING),
+        ("ca", "directory", A_DIRECTORY),
     ],
 )
 def test_credentials_that_cannot_be_used_are_named_at_the_start(
@@ -310,38 +347,100 @@ def test_credentials_that_cannot_be_used_are_named_at_the_start(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "broken.pem"
-    if content == "encrypted":
-        path.write_bytes(encrypted(pki))
-    elif content == "other":
-        path.write_bytes(private_key_pem(ec.generate_private_key(ec.SECP256R1())))
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
+    spoil(path, content, pki)
     files = {name: getattr(settings.tls, name) for name in ("ca", "certificate", "key")}
-    with pytest.raises(CredentialError, match=message) as raised:
+    with pytest.raises(CredentialError) as raised:
         publish(tls=TlsSettings(**{**files, broken: path}))
-    assert str(path) in str(raised.value)
+    expected = message.replace("{certificate}", str(settings.tls.certificate))
+    assert str(raised.value) == f"openclaw.tls.{broken}: {path} {expected}"
+    assert raised.value.key == f"openclaw.tls.{broken}"
+
+
+def test_a_certificate_without_its_key_names_the_key_to_set(
+    pki: Pki, settings: ClientSettings, publish: Make
+) -> None:
+    certificate = settings.tls.certificate
+    with pytest.raises(CredentialError) as raised:
+        publish(tls=TlsSettings(ca=pki.ca, certificate=certificate))
+    assert str(raised.value) == (
+        f"openclaw.tls.certificate: {certificate} holds no private key in PEM form; "
+        "name the PEM file of the certificate's private key in openclaw.tls.key"
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "cannot be read"), (b"", "not a private key"), ("weak", "2048|weak|bits")],
+    [
+        (None, f" {MISSING}"),
+        ("directory", f" {A_DIRECTORY}"),
+        (b"", ": not a private key in PEM form; give the PEM file of a P-256, Ed25519 or RSA key"),
+        ("encrypted", ": the key is encrypted; give it without a pass phrase"),
+        ("weak", ": an RSA key needs 2048 to 8192 bits"),
+    ],
 )
 def test_a_token_key_that_cannot_be_used_is_named_at_the_start(
-    content: object, message: str, settings: ClientSettings, publish: Make, tmp_path: Path
+    content: object, message: str, pki: Pki, publish: Make, tmp_path: Path
 ) -> None:
     path = tmp_path / "token.pem"
-    if content == "weak":
-        weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - on purpose
-        path.write_bytes(
-            weak.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-    elif isinstance(content, bytes):
-        path.write_bytes(content)
-    token = TokenSettings(key=path, kid="k", issuer="i", audience="a")
-    with pytest.raises(CredentialError, match=message):
-        publish(token=token)
+    spoil(path, content, pki)
+    with pytest.raises(CredentialError) as raised:
+        publish(token=TokenSettings(key=path, kid="k", issuer="i", audience="a"))
+    assert str(raised.value) == f"openclaw.token.key: {path}{message}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kid": "ü"}, "openclaw.token.kid: must be 1 to 128 printable ASCII characters; "),
+        ({"algorithm": "RS256"}, "openclaw.token.key: .*cannot sign RS256, only ES256; choose one of these"),
+    ],
+)
+def test_what_does_not_fit_a_token_key_is_named(
+    changes: dict[str, str], message: str, pki: Pki, publish: Make
+) -> None:
+    token = {"key": pki.token_key, "kid": "k", "issuer": "i", "audience": "a"}
+    with pytest.raises(CredentialError, match=f"^{message}"):
+        publish(token=TokenSettings(**token | changes))  # type: ignore[arg-type] # as the table has them
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, MISSING),
+        ("directory", A_DIRECTORY),
+        (b"", "holds no JWT in compact form; name the file in which the platform keeps one"),
+        (b"garbage", "holds no JWT in compact form; name the file in which the platform keeps one"),
+    ],
+)
+def test_a_token_file_that_cannot_be_used_is_named_at_the_start(
+    content: object, message: str, pki: Pki, publish: Make, tmp_path: Path
+) -> None:
+    path = tmp_path / "token"
+    spoil(path, content, pki)
+    with pytest.raises(CredentialError) as raised:
+        publish(token=TokenSettings(profile="external", file=path))
+    assert str(raised.value) == f"openclaw.token.file: {path} {message}"
+
+
+def test_files_that_go_bad_later_are_named_in_the_log(
+    settings: ClientSettings,
+    publish: Make,
+    stub: StubReceiver,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    assert settings.token.key is not None
+    key = tmp_path / "token.pem"
+    key.write_bytes(settings.token.key.read_bytes())
+    publisher = publish(endpoint=stub.url, token=replace(settings.token, key=key))
+    assert settings.tls.key is not None
+    settings.tls.key.unlink()
+    key.unlink()
+    publisher.tick()
+    assert publisher.stats.success == 1
+    told = "\n".join(caplog.messages)
+    assert f"openclaw.tls.key: {settings.tls.key} {MISSING}; the credentials in use stay in force" in told
+    assert f"openclaw.token.key: {key} {MISSING}; the token credentials in use stay in force" in told
 
 
 def test_a_combined_file_holds_both(

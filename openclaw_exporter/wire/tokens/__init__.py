@@ -7,10 +7,12 @@ that only signs does without PyJWT.
 from openclaw_exporter.wire.tokens.compact import MAX_TOKEN_BYTES
 from openclaw_exporter.wire.tokens.keys import (
     ALGORITHMS,
+    MAX_KEY_ID,
     Algorithm,
     KeySet,
     SigningKey,
     VerificationKey,
+    is_key_id,
     public_jwks,
 )
 from openclaw_exporter.wire.tokens.mint import Minter, Token
@@ -18,6 +20,7 @@ from openclaw_exporter.wire.tokens.verify import Issuer, Profile, VerifiedToken,
 
 __all__ = [
     "ALGORITHMS",
+    "MAX_KEY_ID",
     "MAX_TOKEN_BYTES",
     "Algorithm",
     "Issuer",
@@ -29,5 +32,6 @@ __all__ = [
     "VerificationKey",
     "VerifiedToken",
     "Verifier",
+    "is_key_id",
     "public_jwks",
 ]

@@ -31,6 +31,8 @@ MAX_RSA_BITS: Final = 8192
 """Above it a verification costs more than a receiver should spend on one heartbeat."""
 _RSA_EXPONENTS = range(65_537, 2**32)
 
+_WANTED: Final = "give the PEM file of a P-256, Ed25519 or RSA key"
+
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey
 
@@ -90,10 +92,13 @@ class SigningKey:
         except _UnusableKeyError as error:
             raise CredentialError(f"{source}: {error}") from None
         except (ValueError, UnsupportedAlgorithm):
-            raise CredentialError(f"{source}: not a private key in PEM form") from None
+            raise CredentialError(f"{source}: not a private key in PEM form; {_WANTED}") from None
         chosen = algorithm or usable[0]
         if chosen not in usable:
-            raise CredentialError(f"{source}: the key cannot sign {chosen}, only {' and '.join(usable)}")
+            others = " and ".join(usable)
+            remedy = "choose one of these, or give another key"
+            message = f"{source}: the key cannot sign {chosen}, only {others}; {remedy}"
+            raise CredentialError(message)
         return cls(cast("PrivateKey", private), kid=kid, algorithm=chosen)
 
     def sign(self, signing_input: bytes) -> bytes:
