@@ -463,7 +463,7 @@ def test_a_child_ends_with_its_parent_however_that_ends(factory: Factory, holdin
 
 
 def test_the_pause_after_a_failure_is_counted_but_is_no_news(factory: Factory, log: io.StringIO) -> None:
-    loaded = factory.one("dying", "os._exit(3)", isolation="process", interval=1.0, deadline=1.0)
+    loaded = factory.one("dying", "os._exit(3)", isolation="process", interval=3.0, deadline=3.0)
     board = Board()
     collection = Collection(board, lambda: QUICK)
     collection.start()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from httpx import codes
 
 from support.command import ReceiverCommand
 from support.nodes import PlayedNode, mutual_tls_client
@@ -64,8 +66,13 @@ class Swarm:
         for node in self.nodes:
             for place in places:
                 _, request = node.next_request()
-                answer = node.client.post(f"{self._receivers[place].url}/openclaw/availability", **request)
-                assert answer.json()["result"] == "recorded", answer.text
+                url = f"{self._receivers[place].url}/openclaw/availability"
+                allowed = {"recorded"}
+                while (answer := node.client.post(url, **request)).status_code == codes.SERVICE_UNAVAILABLE:
+                    # On a crowded machine: the same once more, which may have been stored.
+                    allowed.add("duplicate")
+                    time.sleep(0.2)
+                assert answer.json().get("result") in allowed, answer.text
                 self.acknowledged[node.node_id] += 1
 
     def close(self) -> None:
