@@ -151,7 +151,8 @@ class Owners:
             UnreachableError: Nobody tells.
         """
         if self.mode == "cluster":
-            learned = await topology.of_cluster(self._target, sorted(self._nodes.union(self._target.hosts)))
+            known = sorted(self._nodes.union(self._target.hosts))
+            learned = await topology.of_cluster(self._target, known, self._epoch)
         elif self.mode == "sentinel":
             learned = await topology.of_sentinels(self._target, self._target.hosts)
         else:

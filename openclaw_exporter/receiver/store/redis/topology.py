@@ -1,6 +1,8 @@
 """Which server has which partition now, as the servers themselves tell.
 
 Of several that answer the one with the latest epoch is believed: a master that was cut off knows the past.
+An epoch before the one that is known is believed where most masters answer and none knows a later one, as in
+a cluster that was made anew.
 """
 
 from __future__ import annotations
@@ -63,16 +65,25 @@ class Topology(NamedTuple):
         return next((shard for first, last, shard in self.slots if first <= slot <= last), None)
 
 
+def _epoch(topology: Topology) -> int:
+    return topology.epoch
+
+
 def key_slot(tag: str) -> int:
     """Return the slot of all keys with a hash tag, by Redis Cluster's specification."""
     return crc_hqx(tag.encode(), 0) % SLOTS
 
 
-async def of_cluster(target: Target, known: Iterable[Host]) -> Topology:
+async def of_cluster(target: Target, known: Iterable[Host], least: int) -> Topology:
     """Ask nodes of a cluster.
 
+    Args:
+        target: How they are spoken to.
+        known: The nodes.
+        least: The epoch that is known.
+
     Raises:
-        UnreachableError: None of them tells.
+        UnreachableError: None of them tells, or those that do know the past alone.
     """
 
     async def ask(host: Host) -> Topology:
@@ -82,7 +93,20 @@ async def of_cluster(target: Target, known: Iterable[Host]) -> Topology:
         finally:
             connection.close()
 
-    return max(await _first([*known], ask), key=lambda topology: topology.epoch)
+    def is_new(topology: Topology) -> bool:
+        return topology.epoch >= least
+
+    latest = max(await _first([*known], ask, is_new), key=_epoch)
+    if is_new(latest):
+        return latest
+    # A master that was down and has heard of nobody since may be the only one that answers.
+    masters = sorted({shard.host for _, _, shard in latest.slots})
+    answers = await _first(masters, ask, is_new) if masters else []
+    newer = max([latest, *answers], key=_epoch)
+    if not is_new(newer) and 2 * len(answers) <= len(masters):
+        text = f"{len(answers)} of {len(masters)} masters answer, and know less than was known before"
+        raise UnreachableError(text)
+    return newer
 
 
 async def of_sentinels(target: Target, known: Iterable[Host]) -> Topology:
@@ -176,8 +200,17 @@ def cluster_said(answers: Sequence[Any], asked: Host) -> Topology:
     return Topology(ranges, frozenset(nodes), int(fields.get(b"cluster_current_epoch", b"0")))
 
 
-async def _first(hosts: Sequence[Host], ask: Callable[[Host], Coroutine[Any, Any, T]]) -> list[T]:
+async def _first(
+    hosts: Sequence[Host],
+    ask: Callable[[Host], Coroutine[Any, Any, T]],
+    will_do: Callable[[T], bool] = lambda _: True,
+) -> list[T]:
     """Ask all at once; return what those say that are as quick as the first one, in the order of the hosts.
+
+    Args:
+        hosts: Whom to ask.
+        ask: Asks one.
+        will_do: Whether the others need not be waited for; else that is no first answer.
 
     Raises:
         UnreachableError: Nobody says anything; the text has everybody's reason.
@@ -187,7 +220,7 @@ async def _first(hosts: Sequence[Host], ask: Callable[[Host], Coroutine[Any, Any
         waiting = set(tasks)
         while waiting:
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if any(task.exception() is None for task in done):
+            if any(task.exception() is None and will_do(task.result()) for task in done):
                 await asyncio.wait(waiting, timeout=_GRACE) if waiting else None
                 break
     finally:
