@@ -1,7 +1,8 @@
 """What stores that keep a registry in memory share: arrivals gather, are recorded in batches and answered.
 
-One batch is under way at a time. Arrivals queue meanwhile, and the next batch takes them all: the busier what
-is behind the store, the larger the batch. Reads are answered from memory.
+One batch is under way at a time, or one for each server that is behind the store. Arrivals queue meanwhile,
+and the next batch takes them all: the busier what is behind the store, the larger the batch. Reads are
+answered from memory.
 """
 
 from __future__ import annotations

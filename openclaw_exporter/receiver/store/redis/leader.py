@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.listening import Moment
     from openclaw_exporter.receiver.store.redis.commits import Commits
     from openclaw_exporter.receiver.store.redis.feed import Log
+    from openclaw_exporter.receiver.store.redis.lanes import Lanes
     from openclaw_exporter.receiver.store.redis.link import Link
     from openclaw_exporter.receiver.store.redis.mirror import Mirror
     from openclaw_exporter.receiver.store.redis.packing import Names
@@ -46,7 +47,7 @@ class Leader:
         mirror: What is swept.
         commits: Stores what time has made of nodes.
         clock: This machine's clocks.
-        planning: Held while a plan is under way.
+        lanes: The plans under way.
         log: The log as this receiver has read it.
 
     Attributes:
@@ -61,7 +62,7 @@ class Leader:
         commits: Commits,
         clock: Clock,
         *,
-        planning: asyncio.Lock,
+        lanes: Lanes,
         log: Log,
     ) -> None:
         self._link = link
@@ -69,7 +70,7 @@ class Leader:
         self._mirror = mirror
         self._commits = commits
         self._clock = clock
-        self._planning = planning
+        self._lanes = lanes
         self._log = log
         self._number = 0
         self._until = clock.elapsed()
@@ -107,16 +108,26 @@ class Leader:
 
     async def _sweep(self, heard: Callable[[], Moment | None]) -> None:
         """Decide on those whose time has come."""
+        lanes, registry = self._lanes, self._mirror.registry
         more = True
         while more and self.leads:
-            async with self._planning:
+            async with lanes.gate:
+                await lanes.quiet()
                 until = heard()
                 if until is None:
                     return
-                plan = self._mirror.registry.plan_due(heard=until)
+                plan = registry.plan_due(heard=until)
+                blocked = lanes.blocked(plan.states)
+                if blocked:
+                    plan.withdraw(blocked)
+                lane = lanes.begin(lanes.partitions(plan.states))
+            try:
                 verdict = await self._commits.store(plan)
-                self._mirror.registry.abandon(plan, verdict.differ | verdict.lost)
-            more = plan.more and not verdict.lost
+            finally:
+                lanes.end(lane)
+            unsure = blocked | verdict.differ | verdict.lost
+            registry.abandon(plan, unsure)
+            more = plan.more and not blocked and not verdict.lost
             # Where nothing is to be stored nothing is waited for.
             await asyncio.sleep(0)
 

@@ -3,6 +3,7 @@
 Each receiver plans against its mirror and stores by compare-and-set, node by node; what had changed meanwhile
 is planned again. So decisions are made by the same rules as everywhere, and Redis sees to it that each was
 made on what was stored. A heartbeat is answered when Redis, and the replicas that are asked for, have it.
+In a cluster the arrivals of each server are a plan of their own, so that none waits for another's answers.
 
 Three things are under way side by side: batches of arrivals, a pulse (the shared clock, what was away, and
 what the leader does for all), and the feed of what other receivers store.
@@ -17,15 +18,18 @@ from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.errors import StateError
 from openclaw_exporter.receiver.brake import Held
+from openclaw_exporter.receiver.listening import STALL_SECONDS
 from openclaw_exporter.receiver.registry import Registry
-from openclaw_exporter.receiver.store.batching import BatchingStore, answer, unavailable
+from openclaw_exporter.receiver.store.batching import BATCH, BatchingStore, answer, unavailable
 from openclaw_exporter.receiver.store.redis.calls import Call
 from openclaw_exporter.receiver.store.redis.clock import SharedClock
 from openclaw_exporter.receiver.store.redis.commits import Commits
 from openclaw_exporter.receiver.store.redis.feed import Feed
+from openclaw_exporter.receiver.store.redis.lanes import Lanes
 from openclaw_exporter.receiver.store.redis.leader import LEASE_SECONDS, Leader
 from openclaw_exporter.receiver.store.redis.mirror import Mirror
 from openclaw_exporter.receiver.store.redis.packing import CLOCK, FORMAT, Names, new_name
+from openclaw_exporter.receiver.store.redis.recording import Recording
 from openclaw_exporter.receiver.store.redis.rights import try_rights
 
 if TYPE_CHECKING:
@@ -38,17 +42,17 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.liveness import Arrival, Outcome, Rules
     from openclaw_exporter.receiver.registry import KeyRow
     from openclaw_exporter.receiver.store import Observer
-    from openclaw_exporter.receiver.store.batching import Options
+    from openclaw_exporter.receiver.store.batching import Options, Waiting
     from openclaw_exporter.receiver.store.redis.feed import Log
     from openclaw_exporter.receiver.store.redis.link import Link
 
 _logger = logging.getLogger(__name__)
 
-_ROUNDS: Final = 20
-"""How often an arrival is planned anew because its node has changed; then its sender has to come again."""
-
 _FRESH: Final = 1.0
 """Seconds after which the shared clock is read before anything is planned."""
+
+_PATIENCE: Final = 0.05
+"""Seconds for which that is waited for, as long as this receiver's own reading of it is good."""
 
 _FOLLOW_EVERY: Final = 0.1
 _WAITING_FOR: Final = "shards"
@@ -94,7 +98,8 @@ class RedisStore(BatchingStore):
         self._is_open = False
         self._shared = SharedClock(clock)
         self._tasks: list[asyncio.Task[None]] = []
-        self._planning, self._pulsing = asyncio.Lock(), asyncio.Lock()
+        self._lanes, self._pulsing = Lanes(link, self._names, self._go_on), asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
         self._beat = asyncio.Event()
 
     async def open(self) -> None:
@@ -111,6 +116,7 @@ class RedisStore(BatchingStore):
             registry = Registry(self._rules, self._shared)
             self._mirror = Mirror(registry, self._shared, self._observer.happened)
             self._commits = Commits(self._link, self._names, self._mirror, self._observer)
+            self._recording = Recording(self._link, self._names, self._shared, self._mirror, self._commits)
             self._feed = Feed(self._link, self._names, self._mirror, self._observer, self._log, self._clock)
             self._leader = Leader(
                 self._link,
@@ -118,7 +124,7 @@ class RedisStore(BatchingStore):
                 self._mirror,
                 self._commits,
                 self._clock,
-                planning=self._planning,
+                lanes=self._lanes,
                 log=self._log,
             )
             await self._feed.catch_up()
@@ -203,51 +209,62 @@ class RedisStore(BatchingStore):
         """Read what other receivers have stored."""
         await self._feed.follow()
 
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as self._plans:
+            await super()._run()
+
     async def _batch(self, *, last: bool = False) -> bool:
-        """Record what waits."""
+        """Begin to record what waits, as far as no plan is under way there."""
         del last
-        batch = self._take()
-        outcomes: list[Outcome | None] = [None] * len(batch)
-        try:
-            if batch:
-                async with self._planning:
-                    if self._shared.age > _FRESH:
-                        await self._read_clock()
-                    await self._record([arrival for arrival, _, _ in batch], outcomes)
-        finally:
-            answer(self._under_way, outcomes)
-            self._look()
+        if self._waiting and self._shared.age > _FRESH:
+            await self._ask_time()
+        async with self._lanes.gate:
+            begun, self._waiting = self._lanes.divide(self._waiting, BATCH)
+            for partitions, batch in begun:
+                self._begin_plan(partitions, batch)
+        self._look()
+        if self._waiting and not begun:
+            # Until more arrives, or a plan has ended.
+            self._wake.clear()
+            await self._wake.wait()
+            # What has waited for that does not wait once more as behind a batch that has begun.
+            self._taken_at = 0.0
         return False
+
+    def _go_on(self) -> None:
+        if self._waiting:
+            self._wake.set()
+
+    async def _ask_time(self) -> None:
+        """Read the shared clock; where its server hangs, this receiver's own reading does for a while."""
+        hangs = self._asking is not None and not self._asking.done()
+        if self._asking is None or not hangs:
+            self._asking = self._plans.create_task(_guarded(self._read_clock()), name="openclaw-time")
+        if self._shared.age >= STALL_SECONDS:
+            await asyncio.wait({self._asking})
+        elif not hangs:
+            await asyncio.wait({self._asking}, timeout=_PATIENCE)
+
+    def _begin_plan(self, partitions: Sequence[int], batch: list[Waiting]) -> None:
+        """Record what arrived for one server, and answer."""
+        outcomes: list[Outcome | None] = [None] * len(batch)
+        lane = self._lanes.begin(partitions, batch[0][1])
+
+        def end(_: asyncio.Task[None]) -> None:
+            self._lanes.end(lane)
+            is_whole = None not in outcomes
+            answer([done for _, _, done in batch], outcomes)
+            if not is_whole:
+                self._look()
+
+        work = self._recording.record([arrival for arrival, _, _ in batch], outcomes)
+        self._plans.create_task(_guarded(work), name="openclaw-plan").add_done_callback(end)
 
     async def _rest(self) -> None:
         """Nothing is left to do."""
 
     async def _probe(self) -> None:
         """The pulse looks after what is away."""
-
-    async def _record(self, arrivals: Sequence[Arrival], outcomes: list[Outcome | None]) -> None:
-        """Plan and store arrivals, again and again where their nodes have changed meanwhile."""
-        partition_of, away = self._names.partition, self._link.away
-        rest = [index for index, one in enumerate(arrivals) if not away(partition_of(one.node_id))]
-        for _ in range(_ROUNDS):
-            if not rest:
-                return
-            found = await self._commits.lookup([arrivals[index] for index in rest])
-            if found.lost:
-                rest = [index for index in rest if arrivals[index].node_id not in found.lost]
-            at = self._shared.read()
-            plan = self._mirror.registry.plan_arrivals(
-                [(arrivals[index], at) for index in rest], found.stored
-            )
-            decided = [
-                (arrivals[index].node_id, index, one) for index, one in zip(rest, plan.outcomes, strict=True)
-            ]
-            duplicates = {node_id for node_id, _, outcome in decided if outcome.kind == "duplicate"}
-            verdict = await self._commits.store(plan, found.newest, duplicates)
-            rest = [index for node_id, index, _ in decided if node_id in verdict.differ]
-            for node_id, index, outcome in decided:
-                if node_id not in verdict.differ and node_id not in verdict.lost:
-                    outcomes[index] = outcome
 
     async def _enter(self) -> None:
         """Find what all receivers share, or make it.
@@ -324,9 +341,10 @@ class RedisStore(BatchingStore):
     def _heard(self) -> Moment | None:
         """Return until when all heartbeats are known that arrived, here and elsewhere."""
         known_until = self._feed.known_until
-        if known_until is None or not self._waiting:
-            return known_until
-        return min(known_until, self._waiting[0][1], key=lambda moment: moment.seconds)
+        if known_until is None:
+            return None
+        first = [moment for _, moment, _ in self._waiting[:1]]
+        return min([known_until, *first, *self._lanes.since], key=lambda moment: moment.seconds)
 
     async def _keep_time(self) -> None:
         while True:
@@ -343,9 +361,9 @@ class RedisStore(BatchingStore):
         return "" if self._now is None else self._now()
 
 
-async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+async def _guarded(work: Coroutine[Any, Any, object]) -> None:
     try:
         await work
     except Exception:
         # A fault of ours must not end what keeps the time.
-        _logger.exception("the registry's pulse or feed failed")
+        _logger.exception("the registry's plan, pulse or feed failed")
