@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from openclaw_exporter.receiver.answers import Handlers
     from openclaw_exporter.receiver.clock import Clock
-    from openclaw_exporter.receiver.keys import Fetch
+    from openclaw_exporter.receiver.key_sources import Fetch
     from openclaw_exporter.receiver.metrics import ReceiverMetrics
     from openclaw_exporter.receiver.settings import ReceiverSettings
     from openclaw_exporter.receiver.shedding import Shedding

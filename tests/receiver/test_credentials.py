@@ -22,11 +22,12 @@ from receiver.raw import Raw, head
 from receiver.scene import Node, problem, receiver_settings, running
 
 from openclaw_exporter.errors import CredentialError
-from openclaw_exporter.receiver import keys
+from openclaw_exporter.receiver import key_sources
 from openclaw_exporter.receiver.credentials import Credentials
 from openclaw_exporter.receiver.deny import DenyList
 from openclaw_exporter.receiver.embedding import Receiver
 from openclaw_exporter.receiver.files import Watched
+from openclaw_exporter.receiver.key_sources import FileKeys
 from openclaw_exporter.receiver.settings import IssuerSettings
 from openclaw_exporter.receiver.trust import Trust
 from openclaw_exporter.wire.tokens import SigningKey, public_jwks
@@ -78,7 +79,7 @@ def test_a_new_certificate_is_shown_to_new_connections_and_a_torn_one_to_nobody(
 
 def test_files_that_could_not_be_opened_are_read_again(own_pki: Pki, tmp_path: Path) -> None:
     settings = receiver_settings(own_pki, tmp_path)
-    credentials, key_file = Credentials(settings.tls), keys.FileKeys(str(own_pki.jwks))
+    credentials, key_file = Credentials(settings.tls), FileKeys(str(own_pki.jwks))
     before = credentials.context
     asyncio.run(key_file.open(None))
     for path in (settings.tls.certificate, own_pki.jwks):
@@ -314,7 +315,7 @@ def test_an_unknown_key_is_fetched_once_and_an_outage_changes_nothing(
         # It was fetched less than 30 s ago: no token makes it be fetched again.
         assert [problem(node.beat())[1] for _ in range(10)] == ["token-key-unknown"] * 10
         assert key_server.fetches == 1
-        monkeypatch.setattr(keys, "MIN_FETCH_INTERVAL", 0.2)
+        monkeypatch.setattr(key_sources, "MIN_FETCH_INTERVAL", 0.2)
         wait_until(lambda: problem(node.beat()) and key_server.fetches > 1, what="a fetch")
         node.token = good
         assert node.beat().status_code == 200
@@ -326,7 +327,7 @@ def test_an_unknown_key_is_fetched_once_and_an_outage_changes_nothing(
 def test_a_key_server_that_is_away_at_the_start_is_waited_for(
     own_pki: Pki, tmp_path: Path, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "MIN_FETCH_INTERVAL", 0.1)
+    monkeypatch.setattr(key_sources, "MIN_FETCH_INTERVAL", 0.1)
     document, key_server.document = key_server.document, None
     settings = receiver_settings(own_pki, tmp_path, tokens={"jwks": key_server.url})
     with running(own_pki, settings) as scene:

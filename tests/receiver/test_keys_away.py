@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from receiver.scene import problem, receiver_settings, running
 
 from openclaw_exporter.errors import CredentialError, StoreUnavailableError, TokenError
+from openclaw_exporter.receiver import key_sources
 from openclaw_exporter.receiver import keys as keys_module
 from openclaw_exporter.receiver.keys import PATIENCE, KeyRing
 from openclaw_exporter.receiver.settings import IssuerSettings
@@ -232,7 +233,7 @@ def test_a_receiver_without_any_key_tells_strangers_so_all_the_same(
 def test_an_issuers_nodes_are_heard_once_its_keys_are_there(
     pki: Pki, tmp_path: Path, server: KeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys_module, "MIN_FETCH_INTERVAL", 0.5)
+    monkeypatch.setattr(key_sources, "MIN_FETCH_INTERVAL", 0.5)
     server.document = None
     with running(pki, two_issuers(pki, tmp_path, server, workers=1)) as scene:
         node = of_platform(scene)

@@ -17,7 +17,7 @@ import pytest
 from receiver.scene import problem, receiver_settings, running
 
 from openclaw_exporter.errors import UserError
-from openclaw_exporter.receiver import keys
+from openclaw_exporter.receiver import key_sources
 from openclaw_exporter.receiver.workers import crew, member
 from support.command import ReceiverCommand
 from support.key_server import KeyServer
@@ -378,7 +378,7 @@ def test_a_key_set_is_fetched_once_for_all_workers(pki: Pki, tmp_path: Path, key
 def test_a_key_server_that_is_away_is_asked_for_all_workers_until_it_is_back(
     pki: Pki, tmp_path: Path, key_server: KeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "MIN_FETCH_INTERVAL", 0.1)
+    monkeypatch.setattr(key_sources, "MIN_FETCH_INTERVAL", 0.1)
     document, key_server.document = key_server.document, None
     settings = receiver_settings(pki, tmp_path, workers=2, tokens={"jwks": key_server.url})
     with running(pki, settings) as scene:

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from openclaw_exporter.errors import UserError
-from openclaw_exporter.receiver.keys import FetchError, SharedFetches
+from openclaw_exporter.receiver.key_sources import FetchError, SharedFetches
 from openclaw_exporter.receiver.listening import STALL_SECONDS
 from openclaw_exporter.receiver.pulse import PERIOD
 from openclaw_exporter.receiver.rate import RateLimit

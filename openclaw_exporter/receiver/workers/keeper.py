@@ -14,7 +14,7 @@ from openclaw_exporter.receiver.trust import Trust
 
 if TYPE_CHECKING:
     from openclaw_exporter.receiver.clock import Clock
-    from openclaw_exporter.receiver.keys import Fetch
+    from openclaw_exporter.receiver.key_sources import Fetch
     from openclaw_exporter.receiver.settings import ReceiverSettings
 
 _logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from openclaw_exporter.receiver.clock import SystemClock
 from openclaw_exporter.receiver.entrance import Entrance
 from openclaw_exporter.receiver.front import Front
 from openclaw_exporter.receiver.garbage import relax
-from openclaw_exporter.receiver.keys import FetchError
+from openclaw_exporter.receiver.key_sources import FetchError
 from openclaw_exporter.receiver.metrics import ReceiverMetrics
 from openclaw_exporter.receiver.pulse import Pulse
 from openclaw_exporter.receiver.quiet import quiet_handshakes
