@@ -6,9 +6,10 @@ Server CPU a request over the whole process tree, medians of the rounds. All ser
 certificates and ask for the client's; a thousand nodes keep a connection each (etcd: one gRPC stream, its
 cheapest way); 128 requests are under way at once; the server has one core, the load the other. The receiver
 verifies tokens and answers after its commit; nginx answers 204 and does nothing; Pushgateway and etcd keep
-what they are told in memory. Then the receiver alone, by the number of nodes that it knows: heartbeats of
-nodes drawn at random from all of them, over plain HTTP (`insecure_dev`), where any connection may bring any.
-Peers that are not installed are left out (Debian: nginx, etcd-server, prometheus-pushgateway).
+what they are told in memory; two bare Python servers (`bare_server.py`) show what the runtime alone takes.
+Then the receiver alone, by the number of nodes that it knows: heartbeats of nodes drawn at random from all of
+them, over plain HTTP (`insecure_dev`), where any connection may bring any. Peers that are not installed are
+left out (Debian: nginx, etcd-server, prometheus-pushgateway).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from receiver_load import (
     measured,
     own_cpu_seconds,
 )
-from receiver_peers import ETCD, NGINX, PUSHGATEWAY, Peers, is_installed
+from receiver_peers import BARE, ETCD, NGINX, PUSHGATEWAY, Peers, is_installed
 
 from support.pki import Pki
 
@@ -130,6 +131,16 @@ class Bench:
 
         with self.peers.etcd() as (pid, port), Leases(self.pki, port, NODES, IN_FLIGHT) as leases:
             return self.run("etcd, lease keep-alive", pid, lambda: leases.drive(self.seconds))
+
+    def bare(self, kind: str) -> float:
+        """Measure a bare Python server."""
+        with self.peers.bare(kind) as (pid, port), self.clients(port) as clients:
+            beats = [
+                Beats(self.pki, client, node, first_ms=now_ms())
+                for client, node in zip(clients, self.node_ids, strict=True)
+            ]
+            load = partial(drive, clients, lambda i: beats[i].next(), self.seconds, is_recorded)
+            return self.run(f"bare Python, {kind}", pid, load)
 
     def receiver(self) -> tuple[float, float]:
         """Measure the receiver, with tokens that stay and with one renewal in eight."""
@@ -265,6 +276,7 @@ def compare(bench: Bench, *, only: str) -> None:
     )
     peers = {NGINX: bench.nginx, ETCD: bench.etcd, PUSHGATEWAY: bench.pushgateway}
     figures = {name: run() for name, run in peers.items() if only in ("", name) and is_installed(name)}
+    floors = {f"bare Python, {kind}": bench.bare(kind) for kind in BARE if only in ("", "bare")}
     if only not in ("", "receiver"):
         return
     plain, renewing = bench.receiver()
@@ -275,6 +287,8 @@ def compare(bench: Bench, *, only: str) -> None:
             f"  receiver / {name:24} {plain / figure:.2f}, with renewals {renewing / figure:.2f}"
             f" (goal {GOALS[name]})"
         )
+    for name, figure in floors.items():
+        print(f"  receiver / {name:24} {plain / figure:.2f}, with renewals {renewing / figure:.2f}")
 
 
 def main() -> None:
@@ -285,7 +299,7 @@ def main() -> None:
     arguments.add_argument("--curve", default=",".join(map(str, CURVE)), help="known nodes; 0: none")
     arguments.add_argument("--million", action="store_true", help="the curve goes on to 1 000 000 nodes")
     arguments.add_argument(
-        "--only", default="", help="nginx, etcd, prometheus-pushgateway, receiver or curve"
+        "--only", default="", help="nginx, etcd, prometheus-pushgateway, bare, receiver or curve"
     )
     chosen = arguments.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE})

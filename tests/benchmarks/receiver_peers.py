@@ -1,4 +1,4 @@
-"""The servers that the receiver is measured beside, as Debian packs them, pinned to the server's core."""
+"""The servers that the receiver is measured beside, pinned to the server's core: Debian's, and bare ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from receiver_load import SERVER_CORE
@@ -18,11 +19,12 @@ from support.wait import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.pki import Pki
 
 NGINX, PUSHGATEWAY, ETCD = "nginx", "prometheus-pushgateway", "etcd"
+BARE = "constant", "parsed"
+"""What `bare_server.py` can do."""
 
 
 def is_installed(program: str) -> bool:
@@ -121,6 +123,15 @@ http {{
         command += [f"--cert-file={self._files.certificate}", f"--key-file={self._files.key}"]
         command += ["--client-cert-auth", f"--trusted-ca-file={self._pki.ca}", "--log-level=error"]
         with started(command, self._log("etcd"), port) as pid:
+            yield pid, port
+
+    @contextmanager
+    def bare(self, kind: str) -> Iterator[tuple[int, int]]:
+        """Run a Python server that does next to nothing; yield pid and port."""
+        port = free_port()
+        files = [str(self._files.certificate), str(self._files.key), str(self._pki.ca)]
+        program = str(Path(__file__).with_name("bare_server.py"))
+        with started([sys.executable, program, str(port), *files, kind], self._log(kind), port) as pid:
             yield pid, port
 
     @contextmanager
