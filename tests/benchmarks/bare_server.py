@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 import uvloop
@@ -38,8 +38,8 @@ class Constant(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's own class, which says nothing of its kin.
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, _data: bytes) -> None:
         """Answer."""
@@ -53,11 +53,11 @@ class Parsed(HttpToolsProtocol):
 
     def __init__(self, config: Config, state: ServerState) -> None:
         super().__init__(config, state, {})
-        self._token = self._body = b""
+        self._token = self._body = self.url = b""
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        self._body = b""
+        self._body = self.url = b""
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Look for the token."""
@@ -79,7 +79,7 @@ class Parsed(HttpToolsProtocol):
         self.transport.write(b"%b%d\r\n\r\n%b" % (_HEAD, len(body), body))
 
 
-async def _application(*_: Any) -> None:
+async def _application(_scope: Any, _receive: Any, _send: Any) -> None:
     """Never called."""
 
 
