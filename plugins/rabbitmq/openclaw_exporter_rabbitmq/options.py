@@ -30,10 +30,11 @@ class Options:
 
     Attributes:
         url: Where RabbitMQ is, and how it is asked. `http://host:15672` or `https://…` asks the management
-            API: one request for all queues, whose figures are up to 5 s old; it knows patterns,
+            API: one request for some dozen queues, whose figures are up to 5 s old; it knows patterns,
             unacknowledged messages and the oldest message's age. `amqp://host:5672` or `amqps://…` asks
-            each queue by a passive declare: exact, cheaper for the server, and a user without
-            permissions will do; it needs the package `amqp` (the extra `[amqp]`).
+            each queue by a passive declare: exact, cheaper for the server, and a user who may `read`
+            these queues will do (who may nothing, before RabbitMQ 4.2.6; 4.2.6 and 4.3.0 themselves ask
+            for `configure`); it needs the package `amqp` (the extra `[amqp]`).
         username: The user. The management API wants the user tag `monitoring` or `management`, and some
             permission in the virtual host, of which empty patterns (`^$`) are enough.
         password_file: A file that holds the password. It has to be there for any user but `guest`.
