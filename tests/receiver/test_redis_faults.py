@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -223,7 +224,7 @@ def test_a_server_that_is_too_old_is_refused(
     start: Callable[..., RedisServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(line, "LEAST_VERSION", (99, 0))
-    assert "redis 7." in refusal(start())
+    assert re.search(r"is redis \d+\.\d+\.\d+, 99\.0 is needed", refusal(start()))
 
 
 def test_a_replica_is_refused(start: Callable[..., RedisServer]) -> None:
