@@ -22,13 +22,20 @@ _ERROR: Final = 2
 
 
 class _Raw(io.FileIO):
-    """A standard stream whose errors name it, as those of a file name the file."""
+    """A standard stream whose errors name it, as those of a file name the file.
+
+    It goes nowhere after an error: what is buffered is written once more when the process ends, and Python
+    tells of another error there, since 3.13.
+    """
 
     def write(self, data: Buffer, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
             error.filename = _NAMES[self.fileno()]
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
             raise
 
 
@@ -66,8 +73,6 @@ def end_without_output(error: OSError) -> NoReturn:
     """
     if error.filename != _NAMES[_OUTPUT]:
         raise error
-    # What is still buffered would be written, and fail, once more.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), _OUTPUT)
     with suppress(OSError):
         sys.stderr.write(f"openclaw-exporter: standard output cannot be written: {error.strerror}\n")
     raise SystemExit(MISTAKE) from None
