@@ -133,6 +133,19 @@ def test_a_thousand_at_once_wait_for_the_same_fetch(pki: Pki, tmp_path: Path, se
     asyncio.run(at_once())
 
 
+def live_on(scene: Running, node: Node) -> None:
+    """See listening time stand still: what is left of a node's life does not get less."""
+    reader = scene.reader()
+
+    def expiry() -> datetime:
+        shown = reader.get(f"/openclaw/nodes/{node.node_id}").json()
+        assert shown["state"] == "up"
+        return datetime.fromisoformat(shown["expires_at"])
+
+    first = expiry()
+    wait_until(lambda: expiry() > first + timedelta(seconds=3), timeout=60, what="a later expiry")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_receiver_that_starts_without_the_key_server_expires_nobody_for_it(
     pki: Pki, tmp_path: Path, server: KeyServer, workers: int
@@ -144,16 +157,7 @@ def test_a_receiver_that_starts_without_the_key_server_expires_nobody_for_it(
     server.document = None
     with running(pki, settings) as scene:
         assert problem(scene.node().beat()) == (503, "store-unavailable")
-        reader = scene.reader()
-
-        def expiry() -> datetime:
-            shown = reader.get(f"/openclaw/nodes/{node.node_id}").json()
-            assert shown["state"] == "up"
-            return datetime.fromisoformat(shown["expires_at"])
-
-        # Listening time stands still, so what is left of the node's life does not get less.
-        first = expiry()
-        wait_until(lambda: expiry() > first + timedelta(seconds=3), timeout=60, what="a later expiry")
+        live_on(scene, node)
 
 
 def test_what_is_wrong_with_a_key_set_is_told_in_one_line(
@@ -252,15 +256,7 @@ def test_a_receiver_that_starts_without_an_issuers_keys_expires_nobody_for_it(
         assert node.beat().status_code == 200
     server.document = None
     with running(pki, settings) as scene:
-        reader = scene.reader()
-
-        def expiry() -> datetime:
-            shown = reader.get(f"/openclaw/nodes/{node.node_id}").json()
-            assert shown["state"] == "up"
-            return datetime.fromisoformat(shown["expires_at"])
-
-        first = expiry()
-        wait_until(lambda: expiry() > first + timedelta(seconds=3), timeout=60, what="a later expiry")
+        live_on(scene, node)
 
 
 def test_an_issuer_that_never_has_keys_does_not_keep_the_dead_alive(
