@@ -170,9 +170,9 @@ class Line:
     async def _prepare(self, connection: Connection) -> None:
         greeting = connection.greeting
         if greeting.version < LEAST_VERSION:
-            version = ".".join(map(str, greeting.version))
+            version, least = (".".join(map(str, each)) for each in (greeting.version, LEAST_VERSION))
             raise UnreachableError(
-                f"{self.host}: is {greeting.server} {version}, 6.2 is needed", refused=True
+                f"{self.host}: is {greeting.server} {version}, {least} is needed", refused=True
             )
         if not greeting.is_master:
             raise UnreachableError(f"{self.host}: is a replica, which takes no writes")
