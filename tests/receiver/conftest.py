@@ -23,8 +23,15 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def scene(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A running receiver with short deadlines, shared by a module's tests."""
+def calm(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A running receiver with the deadlines it has by default, shared by a module's tests."""
+    with running(pki, receiver_settings(pki, tmp_path_factory.mktemp("receiver"))) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def hasty(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One with short deadlines, for tests of those: any other could miss them on a crowded machine."""
     deadlines = {"handshake_timeout": 0.5, "header_timeout": 0.5, "body_timeout": 0.5}
     settings = receiver_settings(pki, tmp_path_factory.mktemp("receiver"), limits=deadlines)
     with pytest.MonkeyPatch.context() as patch:
@@ -34,10 +41,9 @@ def scene(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runnin
 
 
 @pytest.fixture(scope="module")
-def calm(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A running receiver with the deadlines it has by default, shared by a module's tests."""
-    with running(pki, receiver_settings(pki, tmp_path_factory.mktemp("receiver"))) as started:
-        yield started
+def scene(calm: Running) -> Running:
+    """The receiver that a module's tests share; a module may say which."""
+    return calm
 
 
 @pytest.fixture

@@ -20,20 +20,12 @@ from openclaw_exporter.wire.timestamps import parse_ms
 from support.wait import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from receiver.scene import Node, Running
 
     from openclaw_exporter.receiver.liveness import Outcome
     from support.pki import Pki
-
-
-@pytest.fixture(scope="module")
-def scene(pki: Pki, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A receiver with the usual deadlines: a test that is kept waiting is not to be timed out."""
-    with running(pki, receiver_settings(pki, tmp_path_factory.mktemp("receiver"))) as started:
-        yield started
 
 
 class Asgi:

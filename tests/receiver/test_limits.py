@@ -40,6 +40,12 @@ class Meter:
         monkeypatch.setattr(protocol.HttpProtocol, "data_received", counting)
 
 
+@pytest.fixture(scope="module")
+def scene(hasty: Running) -> Running:
+    """Most tests here are of deadlines."""
+    return hasty
+
+
 @pytest.fixture
 def meter(monkeypatch: pytest.MonkeyPatch) -> Meter:
     return Meter(monkeypatch)
