@@ -94,7 +94,6 @@ class BatchingStore(abc.ABC):
         self._max_waiting = max_waiting
         self._turn_away = turn_away
         self._waiting: list[Waiting] = []
-        self._under_way: list[Done] = []
         self._episodes = Episodes(_logger)
         self._available = False
         self._closing = False
@@ -232,12 +231,6 @@ class BatchingStore(abc.ABC):
             gathered = len(self._waiting)
             await asyncio.sleep(self._gather)
         self._taken_at = time.monotonic()
-
-    def _take(self) -> list[Waiting]:
-        """Return what the next batch takes; it is to be answered by way of `_under_way`."""
-        batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-        self._under_way = [done for _, _, done in batch]
-        return batch
 
     def _lose(self, cause: str, message: str) -> None:
         """Note that nothing can be recorded; what waits is answered so."""

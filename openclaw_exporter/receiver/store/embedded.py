@@ -22,7 +22,7 @@ from openclaw_exporter.errors import StateError, StoreUnavailableError
 from openclaw_exporter.receiver.listening import STALL_SECONDS, ListeningClock
 from openclaw_exporter.receiver.liveness import KEY_LIFE_SECONDS
 from openclaw_exporter.receiver.registry import Registry, Stored
-from openclaw_exporter.receiver.store.batching import BatchingStore, answer, tell_heard
+from openclaw_exporter.receiver.store.batching import BATCH, BatchingStore, answer, tell_heard
 from openclaw_exporter.receiver.store.records import NOWHERE, Batch, place
 from openclaw_exporter.receiver.store.tail import Tail
 from openclaw_exporter.receiver.store.writer import Writer
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from openclaw_exporter.receiver.liveness import Arrival, NodeState, Outcome, Rules
     from openclaw_exporter.receiver.registry import KeyRow, Plan
     from openclaw_exporter.receiver.store import Observer
-    from openclaw_exporter.receiver.store.batching import Options
+    from openclaw_exporter.receiver.store.batching import Done, Options
     from openclaw_exporter.receiver.store.sqlite import Database
 
     T = TypeVar("T")
@@ -75,6 +75,7 @@ class EmbeddedStore(BatchingStore):
         self._database = database
         self._number = 0
         self._tail = Tail()
+        self._under_way: list[Done] = []
         self._busy_since: float | None = None
         self._busy_for = 0.0
         self._ticked_at = clock.elapsed()
@@ -146,7 +147,8 @@ class EmbeddedStore(BatchingStore):
 
     async def _batch(self, *, last: bool = False) -> bool:
         """Record what waits and let time pass; return whether more nodes have come due than fitted."""
-        batch = self._take()
+        batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
+        self._under_way = [done for _, _, done in batch]
         outcomes: list[Outcome] | None = None
         plan: Plan | None = None
         try:
