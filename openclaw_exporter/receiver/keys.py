@@ -5,6 +5,7 @@ Tokens of an issuer whose key set was never read are answered 503, those of the 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
@@ -91,7 +92,7 @@ class KeyRing:
         return {location: source.document for location, source in self._sources.items() if source.document}
 
     async def open(self, kept: Mapping[str, bytes] | None = None, patience: float | None = None) -> None:
-        """Read every key set for the first time. A URL may be away; its keys are then not known yet.
+        """Read all key sets for the first time, at once. A URL may be away; its keys are then not known yet.
 
         Args:
             kept: What to go on with where a set cannot be read now, by location. For a URL it counts at once.
@@ -101,12 +102,14 @@ class KeyRing:
             CredentialError: A file cannot be used, and nothing was kept of it.
         """
         self._patient_until = self._clock.elapsed() + (PATIENCE if patience is None else patience)
-        for location, source in self._sources.items():
-            await source.open((kept or {}).get(location))
+        known = kept or {}
+        await asyncio.gather(
+            *(source.open(known.get(location)) for location, source in self._sources.items())
+        )
         self._rebuild()
 
     async def refresh(self, *, unknown: bool = False) -> bool:
-        """Look for new keys where it is time.
+        """Look for new keys where it is time. Those of one source count at once, whatever the others do.
 
         Args:
             unknown: A token has a `kid` that nobody knows: it is time now, unless it was lately.
@@ -114,9 +117,9 @@ class KeyRing:
         Returns:
             Whether the keys have changed, and with them the verifier.
         """
-        changed = [await source.refresh(unknown=unknown) for source in self._sources.values()]
-        if any(changed):
-            self._rebuild()
+        changed = await asyncio.gather(
+            *(self._refresh(source, unknown=unknown) for source in self._sources.values())
+        )
         self._tell_missing()
         return any(changed)
 
@@ -124,6 +127,12 @@ class KeyRing:
         """Give up what is being fetched."""
         for source in self._sources.values():
             await source.close()
+
+    async def _refresh(self, source: Source, *, unknown: bool) -> bool:
+        changed = await source.refresh(unknown=unknown)
+        if changed:
+            self._rebuild()
+        return changed
 
     def _missing(self) -> list[str]:
         """Return the locations of the sets that were never read."""

@@ -12,7 +12,7 @@ from openclaw_exporter.receiver.store.redis.address import Host, Target
 from openclaw_exporter.receiver.store.redis.link import Call, Link, ShardAwayError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from openclaw_exporter.receiver.store.redis.calls import Partition
     from support.redis import RedisServer
@@ -44,13 +44,6 @@ async def linked(*servers: RedisServer, **changes: Any) -> AsyncIterator[Link]:
 def add(link: Link, partition: Partition, number: int = 1) -> Call:
     """Return a call of a script that adds to a partition's counter."""
     return Call(partition, ("EVALSHA", link.script("add"), 1, link.key(partition, "counter"), number))
-
-
-async def come_true(condition: Callable[[], bool]) -> None:
-    """Wait for what other tasks or processes do."""
-    async with asyncio.timeout(120):
-        while not condition():  # noqa: ASYNC110 - what is waited for is no event
-            await asyncio.sleep(0.02)
 
 
 async def until(link: Link, partition: Partition) -> None:

@@ -14,9 +14,10 @@ from openclaw_exporter.receiver import entrance
 from openclaw_exporter.receiver.entrance import Entrance, has_waited_too_long
 from openclaw_exporter.receiver.listener import bind
 from openclaw_exporter.receiver.workers.door import Door, next_passed
+from support.wait import come_true
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.pki import Pki
@@ -62,12 +63,6 @@ class Guests:
         connection.close()
 
 
-async def reached(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - the kernel tells nobody
-            await asyncio.sleep(0.01)
-
-
 def test_so_many_are_begun_in_a_round(listening: socket.socket) -> None:
     async def run() -> None:
         clients = connect(listening, 40)
@@ -75,10 +70,10 @@ def test_so_many_are_begun_in_a_round(listening: socket.socket) -> None:
         doors = Entrance(listening, lambda: listening.accept()[0], guests.take)
         doors._look()
         assert doors.handshakes == 16
-        await reached(lambda: len(guests.taken) == 40)
+        await come_true(lambda: len(guests.taken) == 40)
         assert (doors.count, doors.handshakes) == (40, 40)
         guests.going.set()
-        await reached(lambda: doors.handshakes == 0)
+        await come_true(lambda: doors.handshakes == 0)
         assert not doors.has_turned_away()
         await doors.close()
         for client in clients:
@@ -95,7 +90,7 @@ def test_who_has_gone_or_waited_for_too_long_is_let_go(
         gone.close()
         guests = Guests()
         doors = Entrance(listening, lambda: listening.accept()[0], guests.take)
-        await reached(lambda: doors.count == 2)
+        await come_true(lambda: doors.count == 2)
         assert len(guests.taken) == 1
         assert doors.has_turned_away()
         assert not doors.has_turned_away()
@@ -130,10 +125,10 @@ def test_who_finds_no_descriptor_is_taken_when_there_is_one(listening: socket.so
             return listening.accept()[0]
 
         doors = Entrance(listening, receive, guests.take)
-        await reached(lambda: len(guests.taken) == 1)
+        await come_true(lambda: len(guests.taken) == 1)
         failures.append(OSError(24, "Too many open files"))
         (second,) = connect(listening, 1)
-        await reached(lambda: not failures)
+        await come_true(lambda: not failures)
         await doors.close()
         for one in (client, second, *guests.taken):
             one.close()
@@ -161,10 +156,10 @@ def test_a_connection_that_no_worker_has_room_for_is_held(listening: socket.sock
         doors = Door(listening, lambda: [taker])
         doors.open()
         clients = connect(listening, 1)
-        await reached(lambda: taker.tries == 2)
+        await come_true(lambda: taker.tries == 2)
         taker.tries = -1_000_000
         clients += connect(listening, 1)
-        await reached(lambda: taker.tries > -1_000_000)
+        await come_true(lambda: taker.tries > -1_000_000)
         # One that is still held at the end is closed.
         doors.close()
         clients[1].settimeout(60)

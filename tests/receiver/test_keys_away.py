@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from openclaw_exporter.receiver.keys import PATIENCE, KeyRing
 from openclaw_exporter.receiver.settings import IssuerSettings
 from openclaw_exporter.wire.tokens import Minter, SigningKey
 from support.key_server import KeyServer
-from support.wait import wait_until
+from support.wait import come_true, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -310,6 +311,39 @@ def test_patience_with_some_issuers_ends_and_with_all_of_them_does_not(
             await keys.close()
 
     asyncio.run(patience())
+
+
+def test_a_key_server_that_never_answers_keeps_nobody_from_the_keys_of_another(
+    pki: Pki, tmp_path: Path, server: KeyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # However crowded the machine is.
+    monkeypatch.setattr(key_sources, "_FETCH_TIMEOUT", 60.0)
+
+    async def beside(silent: str) -> None:
+        clock = Clock()
+        issuers = tuple(
+            IssuerSettings(issuer=f"https://issuer-{number}.test", audience=pki.audience, jwks=url)
+            for number, url in enumerate((silent, server.url))
+        )
+        settings = receiver_settings(pki, tmp_path, tokens={"issuers": issuers}).tokens
+        keys = KeyRing(settings, clock)
+        opening = asyncio.create_task(keys.open())
+        await come_true(lambda: keys.has_any)
+        assert not opening.done()
+        await keys.close()
+        await asyncio.wait([opening])
+        keys = KeyRing(settings, clock)
+        await keys.open({silent: pki.jwks.read_bytes()})
+        before, server.document = keys.verifier, pki.jwks.read_bytes() + b"\n"
+        clock.now = 31.0
+        looking = asyncio.create_task(keys.refresh(unknown=True))
+        await come_true(lambda: keys.verifier is not before)
+        assert not looking.done()
+        await keys.close()
+        await asyncio.wait([looking])
+
+    with socket.create_server(("127.0.0.1", 0)) as never:
+        asyncio.run(beside(f"http://127.0.0.1:{never.getsockname()[1]}/jwks.json"))
 
 
 def test_a_token_whose_issuer_has_no_keys_is_neither_good_nor_bad(

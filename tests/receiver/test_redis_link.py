@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
-from receiver.linking import SCRIPTS, add, come_true, host_of, linked, target, until, until_answered
+from receiver.linking import SCRIPTS, add, host_of, linked, target, until, until_answered
 
 from openclaw_exporter.errors import StateError
 from openclaw_exporter.receiver.store.redis.link import AnswerError, Call, Link, ShardAwayError
 from openclaw_exporter.receiver.store.redis.topology import key_slot
 from support.redis import RedisServer
 from support.redis_cluster import RedisCluster
+from support.wait import come_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

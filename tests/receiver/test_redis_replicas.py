@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from receiver.linking import add, come_true, linked, until, until_answered
+from receiver.linking import add, linked, until, until_answered
 from receiver.shared import Fleet, heartbeats
 from receiver.test_redis_fail_over import NODES, beat
 
 from openclaw_exporter.receiver.store.redis.link import ShardAwayError
 from support.redis import RedisServer
+from support.wait import come_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
-from receiver.linking import come_true, host_of
+from receiver.linking import host_of
 from receiver.shared import Fleet, heartbeats
 from receiver.virtual import node_id
 
 from support.redis_cluster import RedisCluster
+from support.wait import come_true
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,7 +1,8 @@
-"""Waiting for what happens in another thread or process."""
+"""Waiting for what happens in another task, thread or process."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, TypeVar
 
@@ -25,3 +26,10 @@ def wait_until(predicate: Callable[[], T], *, timeout: float = 120, what: str = 
             message = f"{what} did not come about within {timeout} s (last value: {value!r})"
             raise AssertionError(message)
         time.sleep(0.02)
+
+
+async def come_true(condition: Callable[[], bool]) -> None:
+    """Wait for what other tasks or processes do, within a running loop."""
+    async with asyncio.timeout(120):
+        while not condition():  # noqa: ASYNC110 - what is waited for is no event
+            await asyncio.sleep(0.02)
