@@ -25,6 +25,7 @@ from openclaw_exporter.wire.headers import Sequence
 from openclaw_exporter.wire.heartbeat import build, digest, encode
 from openclaw_exporter.wire.timestamps import format_ms, parse_ms
 from support.registry import left_in
+from support.wait import come_true
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -517,8 +518,7 @@ def test_a_heartbeat_that_waits_in_time_saves_its_node(tmp_path: Path) -> None:
 
             bench.database.lookup = slow  # type: ignore[method-assign] # a disk that takes its time
             first = bench.store.record(beat(1, node_id(3), interval=30))
-            while not bench.store._under_way:  # noqa: ASYNC110 - the batch begins by itself
-                await asyncio.sleep(0.001)
+            await come_true(lambda: bool(bench.store._under_way))
             # One second before the node's deadline, and stored after it.
             second = bench.store.record(beat(2, interval=30))
             bench.clock.pass_(2)
